@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", required=True, help="clips, as of fommctl evaluate")
+    parser.add_argument("--data", required=True, help="clips, as for fommctl evaluate")
     parser.add_argument("--model", help="a name or a file; else the built-in model")
     parser.add_argument("--pairs", help="CSV with the columns source and driving; else pairs are drawn by the seed")
     parser.add_argument("--max-pairs", type=int, default=20, help="that are drawn")

@@ -1,12 +1,12 @@
-"""Trains the keypoint detector of the built-in model by itself, from landmarks: the second phase of its training.
+"""Trains the keypoint detector of the built-in model without the generator, the second phase of its training.
 
     python docs/model/detector.py INIT --data DIR -o JOINED [--steps 1800] [--seed 0]
 
-INIT is a checkpoint of `fommctl train --preset faces-mini`; JOINED is the same with the new detector, for
-`--init-from`. A step without the generator is ten times as fast, and eyelids need many: keypoints learn where landmarks
-are, how far lips and eyelids are open (vectors between them), and how they move from frame to frame of a clip. Their
-Jacobians and the keypoints that no landmark guides stay what they were in INIT, which is asked about the same pictures.
-Weights are an exponential average, rates fall along a cosine.
+INIT is a checkpoint of `fommctl train --preset faces-mini`; JOINED is the same checkpoint with the new detector, for
+`--init-from`. Steps without the generator are ten times as fast, and eyelids need many steps. Keypoints learn the
+positions of landmarks, the vectors between them (how far lips and eyelids are open), and their changes between frames
+of a clip. Jacobians, and keypoints without landmarks, are kept near those of INIT on the same pictures. The result is
+an exponential moving average of the weights; the learning rate follows a cosine.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from fommctl.train.pairs import KeptLandmarks, Landmarks
 SIDE = 256
 MIDDLE = (SIDE - 1) / 2
 MIRRORED = (0, 1, 3, 2, 4, 7, 8, 5, 6, 10, 9, 11, 13, 12, 14)
-"""Numbers of the preset's guided points in a mirrored picture."""
+"""Index of each of the preset's guided points after the picture is mirrored."""
 DISTANCES = ((13, 14), (159, 145), (386, 374), (4, 234), (10, 4), (61, 291))
-"""Landmarks by whose distance the two frames of a pair are chosen: lips, eyelids, turns, nods, smiles."""
+"""Pairs of landmarks whose distances select the frames of a pair: lips, eyelids, turns, nods, smiles."""
 STILLS, SYNTHETIC, CHOSEN, GRAY, SOFT = 0.2, 0.12, 0.7, 0.12, 0.15
-"""Shares: of pairs of one still; of synthetic clips; of pairs chosen by distances; of gray and of blurred pictures."""
+"""Shares of pairs from stills and from synthetic clips, of pairs selected by distance, and of gray and blurred
+pictures."""
 Pixels = NDArray[np.uint8]
 
 
@@ -46,13 +47,13 @@ class Shown:
     """A clip in memory."""
 
     frames: Pixels
-    """(F, 256, 256, 3)."""
+    """(F, 256, 256, 3) RGB."""
     marks: NDArray[np.float32]
-    """(F, N, 2): landmarks in [-1, 1]."""
+    """Landmarks (F, N, 2) in [-1, 1], NaN if none were found."""
 
 
 class Pairs:
-    """Random pairs of frames with their landmarks, moved, coloured and blurred."""
+    """Draws random pairs of frames with landmarks, with random motion, colour and blur."""
 
     def __init__(self, clips: Sequence[Clip], points: Sequence[int], seed: int) -> None:
         preset = load_preset("faces-mini", host := load_host())
@@ -74,12 +75,13 @@ class Pairs:
         self._synthetic = [each for (synthetic, _), each in people.items() if synthetic] or self._real
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return frames (2 count, 3, 256, 256) in [0, 1], two and two of a pair, and their points (2 count, K, 2)."""
+        """Return frames (2 count, 3, 256, 256) in [0, 1] and points (2 count, K, 2) in [-1, 1]; pairs are adjacent."""
         drawn = [each for _ in range(count) for each in self._pair()]
         frames = torch.from_numpy(np.stack([frame for frame, _ in drawn])).permute(0, 3, 1, 2).float() / 255
         return frames, torch.from_numpy(np.stack([points for _, points in drawn])).float()
 
     def _chosen(self) -> tuple[Shown, int, int]:
+        """Return a clip and the numbers of two of its frames."""
         random = self._random
         kind = random.random()
         if self._stills and kind < STILLS:
@@ -126,12 +128,12 @@ class Pairs:
 
 
 def turned(angle: float) -> NDArray[np.float64]:
-    """Return a rotation (2, 2)."""
+    """Return the rotation matrix (2, 2) of an angle in radians."""
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def about_the_middle(linear: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the affine map (3, 3) of pixels that keeps the middle of the picture but for a shift."""
+    """Return the affine map (3, 3) of pixels that applies `linear` (2, 2) about the middle, then a shift (2,)."""
     move = np.eye(3)
     move[:2, :2] = linear
     move[:2, 2] = MIDDLE - linear @ [MIDDLE, MIDDLE] + shift
@@ -139,7 +141,7 @@ def about_the_middle(linear: NDArray[np.float64], shift: NDArray[np.float64]) ->
 
 
 def coloured(frame: Pixels, draws: NDArray[np.float64], *, gray: bool) -> Pixels:
-    """Change brightness, contrast, saturation and tint by draws (7,) in [-1, 1]."""
+    """Change brightness, contrast, saturation and tint of a frame (H, W, 3).  draws: (7,) in [-1, 1]."""
     values = frame.astype(np.float32) * (1 + 0.3 * draws[0])
     mean = values.mean()
     values = (values - mean) * (1 + 0.3 * draws[1]) + mean
@@ -151,12 +153,12 @@ def coloured(frame: Pixels, draws: NDArray[np.float64], *, gray: bool) -> Pixels
 
 
 def spans(points: Tensor, pairs: Sequence[Sequence[int]]) -> Tensor:
-    """Return the vectors (B, S, 2) between points (B, K, 2)."""
+    """Return the vectors (B, S, 2) between S pairs of points (B, K, 2)."""
     return torch.stack([points[:, first] - points[:, second] for first, second in pairs], 1)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train and write the joined checkpoint."""
+    """Train the detector and write the joined checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("init", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -173,7 +175,7 @@ def main(arguments: Sequence[str]) -> int:
     guidance = preset.section("train_params").guidance
     build = host.find("backend", "fomm").build
     teacher, network, average = (build(preset.model_params).keypoint_detector for _ in range(3))
-    # The filter that reduces frames was not learned, and differs with their size.
+    # The downsampling filter is not learned, and depends on the frame size.
     learned = checkpoint.get("average", checkpoint)["kp_detector"]
     learned = {name: values for name, values in learned.items() if name != "down.weight"}
     for each in (teacher, network, average):

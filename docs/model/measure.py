@@ -1,12 +1,12 @@
-"""Measures two models of faces side by side, as their card states it, and sets the result beside the aims.
+"""Measures two face models with the metrics of the model card, and compares them with its aims.
 
     python docs/model/measure.py OLD NEW --data DIR -o OUT [--split test] [--frames N] [--pairs 40] [--list PAIRS.csv]
         [-- more options of fommctl evaluate]
 
-OLD and NEW are what `fommctl evaluate --models` takes: names or files. Two evaluations are made, one after the other,
-and both go on where they stopped: OUT/reconstruction (each clip from its own first frame) and OUT/across (pairs of
-different people, as `fommctl animate` does it by default), each with its page, tables and JSON. OUT/numbers.md has
-both: means with 95 % intervals, the differences new less old over the same clips, in bold the aims that are reached.
+OLD and NEW are names or files of models, as for `fommctl evaluate --models`. Two evaluations are run, which continue
+where an earlier run stopped: OUT/reconstruction (each clip from its own first frame) and OUT/across (pairs of different
+people, with the defaults of `fommctl animate`), each with its page, tables and JSON. OUT/numbers.md has a table of
+each: means with 95 % intervals, differences (new minus old) over the same clips, and in bold the aims that are reached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 OLD, NEW = "old", "new"
 LANDMARKS = "dlib-68"
 NOT_ALL = (5, 6)
-"""Exit codes of `evaluate` under which there are numbers: some metric is missing, some clips failed."""
+"""Exit codes of `evaluate` with incomplete results: a metric is missing, or clips failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,9 @@ class Row:
     text: str
     aim: float | None = None
     least: bool = False
-    """The aim is a lower bound, not an upper one."""
+    """Whether the aim is a lower bound; False: an upper one."""
     places: int = 2
+    """Decimal places."""
 
 
 RECONSTRUCTION = (
@@ -67,7 +68,7 @@ ACROSS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print and write; the exit code of the evaluation that went worst."""
+    """Run both evaluations, print and write the tables, and return the larger of both exit codes."""
     options = _options(arguments)
     shared = ["--models", f"{options.old},{options.new}", "--names", f"{OLD},{NEW}", "--data", options.data]
     shared += ["--split", options.split, "--keypoints", LANDMARKS, *options.more]
@@ -97,11 +98,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("old")
     parser.add_argument("new")
-    parser.add_argument("--data", required=True, help="as of fommctl evaluate")
-    parser.add_argument("--split", default="test", help="as of fommctl evaluate")
-    parser.add_argument("--frames", type=int, help="of each clip, from the first on; else all")
-    parser.add_argument("--pairs", type=int, default=40, help="so many pairs across identities")
-    parser.add_argument("--list", help="CSV of pairs instead (columns source and driving)")
+    parser.add_argument("--data", required=True, help="as for fommctl evaluate")
+    parser.add_argument("--split", default="test", help="as for fommctl evaluate")
+    parser.add_argument("--frames", type=int, help="use only the first N frames of each clip")
+    parser.add_argument("--pairs", type=int, default=40, help="number of pairs across identities")
+    parser.add_argument("--list", help="CSV of pairs to use instead of random ones (columns source and driving)")
     parser.add_argument("-o", "--output", type=Path, required=True)
     own, _, more = " ".join(map(shlex.quote, arguments)).partition(" -- ")
     options = parser.parse_args(shlex.split(own))
@@ -110,7 +111,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _evaluate(options: Sequence[object], rows: Sequence[Row]) -> int:
-    """The exit code of an evaluation that has numbers; ends where it has none."""
+    """Run an evaluation and return its exit code; exit if it failed."""
     metrics = ",".join(row.metric for row in rows)
     command = [sys.executable, "-m", "fommctl", "evaluate", *map(str, options), "--metrics", metrics]
     code = subprocess.run(command, check=False).returncode
@@ -123,16 +124,17 @@ def _table(title: str, folder: Path, rows: Sequence[Row]) -> Iterator[str]:
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     yield f"**{title}**: {found['clips']} clips, {found['frames']} frames"
     yield ""
-    yield "| | aim | old | new | new less old | clips |"
+    yield "| | aim | old | new | new minus old | clips |"
     yield "|---|---|---|---|---|---|"
     for row in rows:
         old, new = (found["models"][name]["metrics"].get(row.metric) for name in (OLD, NEW))
         if old is None or new is None:
             continue
-        (less,) = (each for each in found["differences"] if each["metric"] == row.metric)
-        # `evaluate` has the first model less the second.
-        turned = {"mean": _negative(less["mean"]), "ci95": less["ci95"] and [-less["ci95"][1], -less["ci95"][0]]}
-        cells = [_cell(old, row), _cell(new, row), _cell(turned, row, "+", judged=False), str(less["clips"])]
+        (difference,) = (each for each in found["differences"] if each["metric"] == row.metric)
+        mean, interval = difference["mean"], difference["ci95"]
+        # `evaluate` computes old minus new.
+        change = {"mean": None if mean is None else -mean, "ci95": interval and [-interval[1], -interval[0]]}
+        cells = [_cell(old, row), _cell(new, row), _cell(change, row, "+", judged=False), str(difference["clips"])]
         yield f"| {row.text} | {_aim(row)} | {' | '.join(cells)} |"
 
 
@@ -141,19 +143,15 @@ def _aim(row: Row) -> str:
 
 
 def _cell(summary: dict[str, Any], row: Row, sign: str = "", *, judged: bool = True) -> str:
-    """The mean, bold where it reaches the aim, and its interval."""
+    """Return the mean, in bold if it reaches the aim, and its interval."""
     mean, interval = summary["mean"], summary["ci95"]
     if mean is None:
         return "–"
-    # Adding nothing takes the sign from a zero.
+    # Adding 0.0 turns -0.0 into 0.0.
     shown = [f"{round(each, row.places) + 0.0:{sign}.{row.places}f}" for each in (mean, *(interval or ()))]
     if judged and row.aim is not None and (mean >= row.aim if row.least else mean <= row.aim):
         shown[0] = f"**{shown[0]}**"
     return shown[0] if interval is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 if __name__ == "__main__":

@@ -1,24 +1,25 @@
-"""Changes the built-in model's networks: more keypoints, no part of the dense motion that is dead, keypoints embedded.
+"""Changes the built-in model's networks: adds keypoints, revives unused parts of the dense motion, embeds keypoints.
 
     python docs/model/parts.py widen INIT --data DIR -o WIDENED
     python docs/model/parts.py wake INIT --data DIR -o WOKEN
     python docs/model/parts.py embed INIT -o EMBEDDED
     python docs/model/parts.py motion INIT --of OTHER -o JOINED
 
-INIT is a checkpoint of `fommctl train --preset faces-mini` or the name of a model; `--init-from` takes what is written.
+INIT is a checkpoint of `fommctl train --preset faces-mini` or the name of a model; the result is for `--init-from`.
 
-widen: the fifteen keypoints that landmarks guide lie on the face, and tell nothing of what moves without it. Ten more
-begin around it (hair, neck, shoulders, corners of the frame): their heads alone are fitted, the detector's features
-stay. They begin with a small part of the background's weight.
+widen: adds ten keypoints around the face (hair, neck, shoulders, corners of the frame), because the fifteen that
+landmarks guide are on the face and do not follow anything else. Only their heads are fitted; the detector's features
+do not change. In the dense motion they start with a small share of the background's weight.
 
-wake: in training a few parts take the whole head, and what has no weight gets no gradient: lips and eyelids move with
-the cheek, and open only as far as the generator paints it. Each part with less than `--least` of all weight begins anew
-as a copy of the part that is strongest around its keypoint, e times weaker, and stronger where its own keypoint moved.
+wake: revives parts of the dense motion that have no weight and therefore get no gradient, because a few parts took over
+the whole head: lips and eyelids then move with the cheek, and open only as far as the generator paints them. Each part
+with less than `--least` of the total weight becomes a copy of the part that is strongest around its keypoint, e times
+weaker, but stronger where its own keypoint moved.
 
-embed: the generator is told where the driving keypoints are (`embed_keypoints`). It begins with no weight at all, so
-that the pictures are the same.
+embed: adds an embedding of the driving keypoints to the generator (`embed_keypoints`), with zero weights, so that the
+pictures do not change.
 
-motion: the dense motion of another model takes the place of its own.
+motion: replaces the dense motion by that of another model.
 """
 
 from __future__ import annotations
@@ -44,30 +45,32 @@ from fommctl.presets.preset import load_preset
 from fommctl.train.pairs import KeptLandmarks, Landmarks
 
 SIDES = (234, 454)
-"""Landmarks at the sides of the face: its middle and its half width."""
+"""Landmarks at the sides of the face, which define its middle and half its width."""
 AROUND = ((0, -1.8), (-1.35, -0.9), (1.35, -0.9), (-1.3, 1.1), (1.3, 1.1), (0, 2.1), (-2, 2.2), (2, 2.2))
-"""Places of new keypoints, in half widths of the face from its middle: hair, sides of the head, neck, shoulders."""
+"""Initial positions of new keypoints relative to the face's middle, in half widths: hair, sides of the head, neck,
+shoulders."""
 CORNERS = ((-0.8, -0.75), (0.8, -0.75))
-"""Places of new keypoints on the background, in [-1, 1] of the frame."""
+"""Initial positions of new keypoints on the background, in [-1, 1] of the frame."""
 MOST = 0.93
-"""Largest distance of a new keypoint from the middle of the frame, which is two wide."""
+"""Largest absolute coordinate of a new keypoint, in a frame from -1 to 1."""
 PER_CLIP = 8
+"""Frames per clip."""
 STEPS = 300
 SHARE = -3.0
-"""Logarithm of what a new part has of the background's weight."""
+"""Logarithm of a new part's weight relative to the background's."""
 WEAKER = -1.0
-"""Logarithm of what a woken part has of the weight of the part that it begins as."""
+"""Logarithm of a revived part's weight relative to that of the part it is copied from."""
 OWN = 6.0
-"""Weight of a woken part's own heatmap in its logit."""
+"""Weight of a revived part's own heatmap in its logit."""
 NEAR = 0.003
-"""Variance of the Gaussian around a keypoint in which weights are compared."""
+"""Variance of the Gaussian around a keypoint in which weights of parts are compared."""
 MASK = "dense_motion_network.mask"
 Weights = dict[str, dict[str, Tensor]]
 """Tensors by network and name."""
 
 
 def begin_at(marks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the places (F, 10, 2) in [-1, 1] at which new keypoints begin.  marks: (F, N, 2) in [-1, 1]."""
+    """Return the initial positions (F, 10, 2) of new keypoints in [-1, 1].  marks: landmarks (F, N, 2) in [-1, 1]."""
     right, left = marks[:, SIDES[0]], marks[:, SIDES[1]]
     middle, across = (left + right) / 2, (left - right) / 2
     down = np.stack((-across[:, 1], across[:, 0]), -1)
@@ -77,7 +80,7 @@ def begin_at(marks: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def frames_and_places(data: Path, side: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return frames (F, 3, side, side) in [0, 1] of all clips for training, and where new keypoints begin in them."""
+    """Return frames (F, 3, side, side) in [0, 1] of all training clips, and initial positions of new keypoints."""
     host = load_host()
     spec = host.find("detector", load_preset("faces-mini", host).section("train_params").guidance.detector)
     kept = KeptLandmarks(Landmarks(spec), spec.landmarks, spec.name)
@@ -92,7 +95,7 @@ def frames_and_places(data: Path, side: int, random: np.random.Generator) -> tup
 
 
 def fitted_head(detector: Any, frames: Tensor, places: Tensor) -> nn.Conv2d:
-    """Return a head whose keypoints lie at the places, from the features of a detector."""
+    """Fit a head to a detector's features, so that its keypoints are at these places (F, K, 2); return it."""
     head = nn.Conv2d(detector.kp.in_channels, places.shape[1], detector.kp.kernel_size, padding=detector.kp.padding)
     with torch.no_grad():
         features = torch.cat([detector.predictor(detector.down(part)) for part in frames.split(32)])
@@ -104,12 +107,12 @@ def fitted_head(detector: Any, frames: Tensor, places: Tensor) -> nn.Conv2d:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    print(f"new keypoints are {loss.item():.3f} from where they were to begin")
+    print(f"new keypoints are {loss.item():.3f} from their initial positions")
     return head
 
 
 def widen(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, seed: int) -> None:
-    """Add keypoints to all weights of a checkpoint."""
+    """Add keypoints to all sets of weights of a checkpoint."""
     frames, places = frames_and_places(data, side, np.random.default_rng(seed))
     head = fitted_head(backend.keypoint_detector, frames, places)
     count = places.shape[1]
@@ -123,7 +126,7 @@ def widen(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, se
         }
         for name, values in more.items():
             detector[name] = torch.cat((detector[name], values.to(detector[name])))
-        # The heads see the network's input behind its features.
+        # The input of these convolutions is the network's features, then its own input.
         for name in ("hourglass.encoder.down_blocks.0.conv", "mask", "occlusion"):
             seen = generator[f"dense_motion_network.{name}.weight"]
             grown = torch.cat((seen, seen.new_zeros(len(seen), 4 * count, *seen.shape[2:])), 1)
@@ -134,7 +137,7 @@ def widen(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, se
 
 
 def weights_of_parts(backend: Any, data: Path, side: int) -> tuple[Tensor, Tensor]:
-    """Return each part's mean weight (K + 1,), background first, and each part's around each keypoint (K, K + 1)."""
+    """Return the mean weight of each part (K + 1,), background first, and of each around each keypoint (K, K + 1)."""
     everywhere, around = [], []
     for clip in find_clips(data, "train"):
         if clip.still:
@@ -151,12 +154,12 @@ def weights_of_parts(backend: Any, data: Path, side: int) -> tuple[Tensor, Tenso
 
 
 def wake(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, least: float) -> None:
-    """Give parts that have died weight again in all weights of a checkpoint."""
+    """Revive parts in all sets of weights of a checkpoint.  least: smallest mean weight of a live part."""
     everywhere, around = weights_of_parts(backend, data, side)
     dead = [part for part in range(1, len(everywhere)) if everywhere[part] < least]
     around[:, dead] = 0
     begins = {part: int(around[part - 1].argmax()) for part in dead}
-    # The mask's head sees the network's input behind its features: each part's heatmap before its three colours.
+    # The mask's input is the network's features, then its own input: for each part a heatmap and three colours.
     features = backend.generator.dense_motion_network.hourglass.out_filters - 4 * len(everywhere)
     for weights in checkpoint:
         weight, bias = weights["generator"][f"{MASK}.weight"], weights["generator"][f"{MASK}.bias"]
@@ -168,7 +171,7 @@ def wake(backend: Any, checkpoint: Sequence[Weights], data: Path, side: int, lea
 
 
 def embed(checkpoint: Sequence[Weights]) -> None:
-    """Add an embedding of keypoints without weight to all weights of a checkpoint."""
+    """Add an embedding of keypoints with zero weights to all sets of weights of a checkpoint."""
     for weights in checkpoint:
         generator = weights["generator"]
         features, keypoints = len(generator["bottleneck.r0.conv1.weight"]), len(generator[f"{MASK}.bias"]) - 1
@@ -177,7 +180,7 @@ def embed(checkpoint: Sequence[Weights]) -> None:
 
 
 def take_motion(backend: Any, checkpoint: Sequence[Weights]) -> None:
-    """Give all weights of a checkpoint the dense motion of a model."""
+    """Replace the dense motion in all sets of weights of a checkpoint by a model's."""
     for weights in checkpoint:
         for name, values in backend.generator.dense_motion_network.state_dict().items():
             weights["generator"][f"dense_motion_network.{name}"] = values

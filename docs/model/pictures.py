@@ -1,14 +1,14 @@
-"""Sheets of pictures: portraits that move like driving clips, as two or more models make them by default, side by side.
+"""Draws sheets that compare the results of models, with the defaults of `fommctl animate`, side by side.
 
     python docs/model/pictures.py --portraits DIR --driving DIR --model old=faces-mini --model new=FILE -o OUT
         [--seconds 3] [--moments 3] [--rows 10] [--side 160]
 
-For each driving clip one or more JPEGs, OUT/CLIP-1.jpg, ...: above, frames of the clip; below, a row for each portrait
-with the results at the same moments, model beside model. Moments are those at which most can go wrong: the mouth most
-open, the eyes most closed, the head farthest from where it began. Results are kept in OUT/frames, so that the command
-goes on where it stopped; of a model that has changed, delete its folder there.
+Each driving clip gets one or more JPEGs, OUT/CLIP-1.jpg, ...: frames of the clip at the top, and below them a row for
+each portrait with the models' results for these frames. The frames are those that are most difficult: the widest open
+mouth, the most closed eyes, and the head furthest from where it started. Results are kept in OUT/frames, so that the
+command continues where it stopped; if a model has changed, delete its folder there.
 
-What is shown belongs to those whom it shows: use pictures that may be published.
+Use only pictures that you may publish.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A frame of a driving clip that is shown."""
+    """A frame of a driving clip to show."""
 
     frame: int
+    """Index of the frame, from 0."""
     what: str
+    """What can be seen in it."""
     picture: Image.Image
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Render what is missing and draw all sheets."""
+    """Render missing results and draw all sheets."""
     options = _options(arguments)
     models = dict(each.partition("=")[::2] for each in options.model)
     portraits, clips = (_files(folder) for folder in (options.portraits, options.driving))
@@ -82,10 +84,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def moments(points: NDArray[np.float64]) -> list[tuple[int, str]]:
-    """Frames of a clip and what is seen in them, each frame once.  points: (N, 68, 2), NaN where there is no face."""
+    """Return the indices of the most difficult frames of a clip, each with what can be seen in it.
+
+    points: landmarks (N, 68, 2) in pixels, NaN for frames without a face.
+    """
     mouths, lids = openings(points, MOUTH), openings(points, EYELIDS)
-    seen = points[np.isfinite(mouths)]
-    moved = np.linalg.norm(points - seen[0], axis=-1).mean(1) if len(seen) else mouths
+    present = points[np.isfinite(mouths)]
+    moved = np.linalg.norm(points - present[0], axis=-1).mean(1) if len(present) else mouths
     wanted = ((mouths, "mouth open"), (-lids, "eyes closed"), (moved, "head away"))
     chosen: dict[int, str] = {}
     for values, what in wanted:
@@ -98,7 +103,7 @@ def moments(points: NDArray[np.float64]) -> list[tuple[int, str]]:
 def _render(
     animator: fommctl.Animator, portrait: Path, clip: Path, shown: Sequence[Moment], seconds: float, folder: Path
 ) -> None:
-    """The frames of these moments as PNG files in the folder, unless they are there."""
+    """Write the frames of these moments as PNG files, unless they all exist."""
     if all(_name(folder, portrait, moment).exists() for moment in shown):
         return
     with tempfile.TemporaryDirectory() as work:
@@ -138,7 +143,7 @@ def _sheet(
     models: Sequence[str],
     side: int,
 ) -> Image.Image:
-    """rows: of each portrait and moment a picture of each model. Cells are squares."""
+    """Return a sheet of square cells.  rows: by portrait and moment, the pictures of all models."""
     step, wide = side + MARGIN, len(models) * (side + MARGIN)
     sheet = Image.new("RGB", (step + len(shown) * (wide + MARGIN), HEADING + (1 + len(rows)) * step), "white")
     draw = ImageDraw.Draw(sheet)
@@ -172,10 +177,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--portraits", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--driving", type=Path, required=True, help="folder of clips")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=MODEL", help="repeat it")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each clip")
-    parser.add_argument("--moments", type=int, default=3, help="of each clip, 1 to 3")
-    parser.add_argument("--rows", type=int, default=10, help="portraits on a sheet")
-    parser.add_argument("--side", type=int, default=160, help="pixels of a picture")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each clip to use")
+    parser.add_argument("--moments", type=int, default=3, help="frames of each clip to show, 1 to 3")
+    parser.add_argument("--rows", type=int, default=10, help="portraits per sheet")
+    parser.add_argument("--side", type=int, default=160, help="side of each picture in pixels")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args(arguments)
 

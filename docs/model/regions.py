@@ -1,10 +1,11 @@
-"""Tells where in the frame a model of faces errs: face, around it, below it, above and beside it.
+"""Measures the errors of a face model by region of the frame: the face, around it, below it, above and beside it.
 
     python docs/model/regions.py MODEL [MODEL ...] --data DIR [--split train] [--every 5]
 
-Each clip is made from its own first frame (ten frames of its first sixty). Beside the model's mean absolute error stand
-those of repeating the first frame, and of warping it along the optical flow to the true frame, which is about what a
-perfect motion would reach. `--every 5` takes every fifth clip. Needs `pip install 'fommctl[mesh]'`.
+Each clip is reconstructed from its own first frame (ten of its first sixty frames). The model's mean absolute error is
+compared with that of repeating the first frame, and of warping the first frame by the optical flow to the true frame,
+which is about the best that motion alone can reach. `--every 5` uses every fifth clip. Needs the optional packages of
+`pip install 'fommctl[mesh]'`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from fommctl.models.loading import load_model
 
 FRAMES, EVERY = 60, 6
 AROUND = 61 / 256
-"""Side of the square by which the face is widened to what is around it, in sides of the frame."""
+"""Side of the square that dilates the face to its surroundings, in sides of the frame."""
 REGIONS = ("face", "around it", "below", "above and beside")
 Map = NDArray[np.float64]
 
 
 def regions(face: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
-    """Return the four regions of a frame, which share no pixel.  face: (H, W), 1 on the face."""
+    """Return the masks (H, W) of the four regions, which do not overlap.  face: (H, W), 1 on the face, else 0."""
     side = round(AROUND * len(face)) | 1
     wide = cv2.dilate(face, np.ones((side, side), np.uint8)).astype(bool)
     inside, chin = face.astype(bool), int(np.nonzero(face.any(1))[0].max())
@@ -43,7 +44,7 @@ def regions(face: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
 
 
 def along_flow(source: NDArray[np.uint8], driving: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the source warped along the optical flow from the driving frame."""
+    """Return the source (H, W, 3) warped to the driving frame by the optical flow between them."""
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (driving, source)]
     flow = finder.calc(*grey, None)
@@ -52,7 +53,8 @@ def along_flow(source: NDArray[np.uint8], driving: NDArray[np.uint8]) -> NDArray
 
 
 def errors(backend: Any, frames: NDArray[np.uint8], faces: Sequence[Any]) -> Iterator[tuple[Any, list[Map]]]:
-    """Yield the face of each frame, and the errors (H, W) of repeating, of the flow, and of the model."""
+    """Yield the detections in each frame after the first, and maps (H, W) of the errors of repeating the first frame,
+    of the optical flow, and of the model; frames without a face are skipped."""
     batch = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         source = backend.keypoint_detector(batch[:1])
@@ -66,7 +68,7 @@ def errors(backend: Any, frames: NDArray[np.uint8], faces: Sequence[Any]) -> Ite
 
 
 def measured(name: str, data: Path, split: str, every: int, host: Host) -> NDArray[np.float64]:
-    """Return for each region the sums of the errors of repeating, of the flow, of the model, and its pixels."""
+    """Return sums (regions, 4) over all frames: errors of repeating, of the optical flow, of the model, and pixels."""
     model = load_model(name, host)
     size = tuple(model.preset.section("dataset_params").frame_shape[:2])
     detector = host.find("detector", "face-mesh").build()
@@ -83,7 +85,7 @@ def measured(name: str, data: Path, split: str, every: int, host: Host) -> NDArr
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print a table a model."""
+    """Measure the models and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--data", type=Path, required=True)

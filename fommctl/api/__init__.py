@@ -1,8 +1,8 @@
-"""The public surface for plugins.
+"""The public API for plugins.
 
-Import from here and from the modules of this package only, such as `fommctl.api.blocks` (building blocks of networks;
-imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.folders` (data sets): what else fommctl
-contains may change at any release. Importing this package is cheap: neither torch nor PyAV is loaded.
+Plugins may import only from this package and its modules, such as `fommctl.api.blocks` (building blocks of networks;
+imports torch), `fommctl.api.metrics`, `fommctl.api.schema` and `fommctl.api.folders` (data sets); everything else may
+change in any release. Importing the package itself is cheap: it loads neither torch nor PyAV.
 """
 
 from fommctl.api.protocols import (

@@ -1,7 +1,7 @@
-"""Plain folders of clips, with no particular layout; shared by the adapters of data sets and by training.
+"""Finds clips in plain folders without a particular layout, for data set adapters and training.
 
-What counts as a clip is what the published loader reads (first-order-model, frames_dataset.py), and more: videos,
-GIFs, folders of numbered frames, and single pictures, which are stills or strips of frames side by side.
+Clips are everything that the published loader reads (first-order-model, frames_dataset.py), and more: videos, GIFs,
+folders of numbered frames, and single pictures, which are stills or strips of frames side by side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 IDENTITY_ENDS = ("#", "__")
 """Marks that end the identity in a clip's name: the published `#`, and `__` as in `IDENTITY__clip.mp4`."""
 STILLS = "stills"
-"""The name of a folder whose numbered pictures are not frames of one clip."""
+"""Name of folders whose numbered pictures are separate clips, not the frames of one."""
 _NUMBERED = re.compile(r"(.*?)\d+")
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 HINT = "Put videos, GIFs, pictures or folders of numbered frames there."
@@ -42,17 +42,16 @@ def plain_folder(
     identity_ends: Sequence[str] = IDENTITY_ENDS,
     hint: str = HINT,
 ) -> Iterator[ClipRecord]:
-    """Yield a record for each clip below `root`, in order of path; hidden files and folders are skipped.
+    """Yield a record without a box for each clip below `root`, in order of path; hidden files and folders are skipped.
 
     If `root` has folders `train` and `test` (the published layout), those are the splits, and nothing else is read.
-    Records have no box: square frames need none, and `fommctl crop` finds the subject in others. The identity is taken
-    from the manifest (see `read_manifest`), else in the published layout from the file's folder below the split, else
-    from its name up to the first of `identity_ends`, else from the name without its suffix. An identity in both splits
-    is kept in train, with a warning.
+    The identity is taken from the manifest (see `read_manifest`), else in the published layout from the file's folder
+    below the split, else from its name up to the first of `identity_ends`, else from the name without its suffix. An
+    identity in both splits is kept in train, with a warning.
 
-    suffixes: suffixes of the files that count.  frame_folders: whether folders of frames are clips (see `media_below`).
-    identity_ends: `("#",)` for data whose names use `__` for something else.
-    hint: shown with the InputError that is raised if there are no clips or the manifest cannot be read.
+    suffixes: suffixes of files that are clips.  frame_folders: whether folders of frames are clips (see `media_below`).
+    identity_ends: `("#",)` for data whose names use `__` for something else.  hint: shown if there are no clips.
+    Raises InputError if there are no clips, or a folder or the manifest cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", hint)
@@ -80,16 +79,18 @@ def media_below(
 ) -> Iterator[Path]:
     """Yield files with one of these suffixes, and folders of frames, below a folder, in order of path.
 
-    A folder of frames holds at least two pictures whose names differ only in their numbers, and no video or folder;
-    below a split of the published layout, any number of pictures with any names. A folder called `stills` never counts
-    as one. Hidden files are skipped; links to folders are followed, each folder once. Other skipped files are counted
-    and reported, except tables and notes.
+    A folder of frames contains at least two pictures whose names differ only in their numbers, and no videos or
+    folders; in the published layout, any number of pictures with any names. A folder called `stills` is never one.
+    Hidden files are skipped; links to folders are followed, each folder once. Other skipped files are counted in a
+    warning, except tables and notes.
+
+    published: whether `folder` is a split of the published layout.
     """
     frames_in = (_holds_frames if published else _holds_numbered_frames) if frame_folders else None
     others: list[str] = []
     yield from _below(folder, suffixes, frames_in, {folder.resolve()}, others)
-    if told := sequences.passed_over(others):
-        _log.warning("%s: %s", folder, told)
+    if skipped := sequences.passed_over(others):
+        _log.warning("%s: %s", folder, skipped)
 
 
 def _below(
@@ -145,19 +146,18 @@ def _frames(folder: Path) -> list[Path]:
 
 
 def stem(path: Path) -> str:
-    """Return the name of a clip without its suffix; the names of folders of frames are kept whole."""
+    """Return the name of a clip without its suffix; folders of frames keep their whole name."""
     return path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name
 
 
 def identity_in(name: str, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """Return the part of a clip's name up to the first of `ends`; None if it has none of them, or begins with
-    one."""
+    """Return the part of a clip's name before the first of `ends`; None if it has none of them or begins with one."""
     first = re.split("|".join(map(re.escape, ends)), name, maxsplit=1)[0] if ends else ""
     return first if first and first != name else None
 
 
 def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_ENDS) -> str | None:
-    """Return the identity given by a clip's path, or None.
+    """Return the identity that a clip's path contains, or None.
 
     inner: the path relative to the folder of the split (`published`), or to the folder of all clips.
     """
@@ -165,13 +165,13 @@ def identity_of(inner: Path, *, published: bool, ends: Sequence[str] = IDENTITY_
 
 
 def file_name_part(text: str, *, identity: bool = False) -> str:
-    """Return `text` with `_` for what cannot be part of a file name: slashes and control characters; for an identity
-    `#`."""
+    """Return `text` with `_` in place of characters that file names cannot have (slashes, control characters) and, for
+    an identity, of `#`."""
     return _NO_NAME.sub("_", text.replace("#", "_") if identity else text)
 
 
 class _Records:
-    """Makes records with names that are unique for each identity, and identities that stay in one split."""
+    """Makes records whose names are unique within an identity, with each identity in only one split."""
 
     def __init__(self, root: Path, manifest: Mapping[str, Mapping[str, Any]], identity_ends: Sequence[str]) -> None:
         self.root = root
@@ -183,17 +183,17 @@ class _Records:
     def record(self, path: Path, split: Split | None) -> ClipRecord:
         name, inner = stem(path), path.relative_to(self.root / split if split else self.root)
         row = self.manifest.get(path.relative_to(self.root).as_posix(), {})
-        told = str(row.get("identity") or "")
-        told = told or identity_of(inner, published=split is not None, ends=self.identity_ends) or ""
-        identity = file_name_part(told or name, identity=True)
+        known = str(row.get("identity") or "")
+        known = known or identity_of(inner, published=split is not None, ends=self.identity_ends) or ""
+        identity = file_name_part(known or name, identity=True)
         if split and self.splits.setdefault(identity, split) != split:
-            if told:
+            if known:
                 _log.warning("%s is in both splits and is kept in %s: %s", identity, self.splits[identity], path)
                 split = self.splits[identity]
             else:
                 # Files with the same number in two folders are unrelated.
                 identity = f"{split}-{identity}"
-        rest = name.removeprefix(told).lstrip("#_") or name
+        rest = name.removeprefix(known).lstrip("#_") or name
         numbered = (f"{rest}-{number}" for number in count(2))
         wanted = chain((rest, "-".join((*inner.parent.parts, rest))), numbered)
         unused = next(each for each in map(file_name_part, wanted) if (identity, each.casefold()) not in self.names)
@@ -202,11 +202,10 @@ class _Records:
 
 
 def read_manifest(root: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the entries of `manifest.jsonl`, or else `index.csv`, in `root`, by the files' paths below `root`, with
-    `/`.
+    """Return the entries of `manifest.jsonl`, or else of `index.csv`, in `root`; empty if there is neither.
 
-    An entry has `file`, `identity` and more; empty if there is no manifest. Raises InputError if it cannot be read or
-    names a file outside `root`.
+    Keys are paths of files relative to `root`, with `/`; entries have `file`, `identity` and more. Raises InputError
+    if the manifest cannot be read or names a file outside `root`.
     """
     lines, table = root / "manifest.jsonl", root / "index.csv"
     if lines.is_file():
@@ -227,8 +226,7 @@ def _within(manifest: Path, file: str) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of a manifest that name a file. Raises InputError with the number of a line that is not a
-    JSON object."""
+    """Yield the lines of a manifest that name a file. Raises InputError if a line is not a JSON object."""
     try:
         # Only a line feed ends a line: text may contain other line separators.
         with path.open(encoding="utf-8-sig", newline="\n") as file:
@@ -244,7 +242,7 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _json_line(line: str) -> Any:
-    """Parse one line; an empty line gives an empty object, invalid JSON gives None."""
+    """Parse one line; return an empty object for an empty line, and None for invalid JSON."""
     try:
         return parse_json(line, finite=False) if line.strip() else {}
     except ValueError:

@@ -71,178 +71,190 @@ class Detection:
 
 
 class SourceContext(Protocol):
-    """Everything that depends on the source picture alone, computed once per clip."""
+    """What a renderer computes from the source alone, once per clip."""
 
     @property
     def motion(self) -> Any:
-        """The motion of the source, one frame: of the kind that `Renderer.detect` returns."""
+        """Motion of the source, one frame, of the type that `Renderer.detect` returns."""
         ...
 
 
 class Renderer(Protocol):
-    """A model ready to animate on one device in one precision. Nothing here needs gradients."""
+    """A model that is ready to animate on one device, in one precision, without gradients."""
 
     device: torch.device
 
     def detect(self, frames: Tensor) -> Any:
-        """Return the motion of frames (B, 3, H, W) in [0, 1], a `fommctl.api.blocks.MotionParts`: keypoints and
-        Jacobians (`Motion`), or the kind that `BackendSpec.motion` names."""
+        """Return the motion of frames (B, 3, H, W) in [0, 1], in the type that `BackendSpec.motion` names; by default
+        `fommctl.api.blocks.Motion`, keypoints with Jacobians."""
         ...
 
     def encode_source(self, frame: Tensor) -> SourceContext:
-        """Compute what is the same for every rendered frame.
+        """Compute everything that all frames of a clip share.
 
-        frame: (1, 3, H, W) in [0, 1]; (S, 3, H, W), the first the chief one, where `BackendSpec.source_views` allows
-        for S pictures of the source.
+        frame: (1, 3, H, W) in [0, 1].  With `BackendSpec.source_views` above 1 also (S, 3, H, W): S pictures of the
+        same source, the main one first.
         """
         ...
 
     def render(self, context: SourceContext, motion: Any) -> Tensor:
-        """Return frames (B, 3, H', W') in [0, 1] of the source under `motion` (already transferred to the source); they
-        may be larger than those that the model is given."""
+        """Return frames (B, 3, H', W') in [0, 1] of the source in `motion`, which was transferred to it beforehand.
+        H' and W' may be larger than the size of the frames that the model gets."""
         ...
 
 
 @runtime_checkable
 class FlowRenderer(Renderer, Protocol):
-    """A renderer whose frames can be given the detail of a source of any resolution, as it knows what moved where."""
+    """A renderer that also returns its flow, so that fommctl can add the detail of a source of higher resolution."""
 
     def render_with_flow(self, context: SourceContext, motion: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the frames of `render` and, from the same pass, the flow (B, h, w, 2) float32 at any resolution: where
-        in the source each place comes from, x before y. None where this model has none.
+        """Return the frames of `render` and the flow of the same pass.
 
-        Unlike elsewhere -1 and 1 are the borders of the picture, not the centres of its corner pixels: so a flow means
-        the same at every resolution. What stands still comes from (2 i + 1) / n - 1 for place i of n.
+        The flow is (B, h, w, 2) float32 of any resolution: for each pixel of the result, the position in the source
+        that it comes from, x before y. None if this model has no flow. Unlike all other coordinates of this package,
+        -1 and 1 are the picture's borders, not the centres of its corner pixels, so that a flow does not depend on the
+        resolution: a pixel i of n that does not move comes from (2 i + 1) / n - 1.
         """
         ...
 
 
 @runtime_checkable
 class TransferRenderer(Renderer, Protocol):
-    """A renderer whose family has rules of its own for the motion that a source gets.
+    """A renderer with its own rules to transfer motion.
 
-    With an attribute `own_modes`, a tuple, only for these modes: `relative` and `absolute` are otherwise those of
-    keypoints, and another mode that is not in it is refused (a model without the network that the mode needs).
+    An attribute `own_modes`, a tuple of modes, restricts the rules to these. `relative` and `absolute` then fall back
+    on FOMM's rules; any other mode that is not listed is refused, for a model without the network that it needs.
     """
 
     def transfer(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
-        """Return the motion for `render`: B driving frames brought to the source.
+        """Return the source's motion for B driving frames, ready for `render`.
 
-        reference: the driving frame that stands for the source's pose, one a shot; source: its motion; both one frame,
-        but of a video as source one for each driving frame.
-        What a frame becomes depends on nothing but these.  mode: one of `BackendSpec.motions`.  options: of the
-        backend, None for the defaults.
+        driving: B frames.  reference: the driving frame, one per shot, that corresponds to the source's pose.
+        source: motion of the source, one frame; B frames if the source is a video.  mode: one of
+        `BackendSpec.motions`.  options: an instance of `BackendSpec.options`, or None for the defaults.
+        Each frame of the result must depend on these arguments only, not on earlier calls or its place in the batch.
         """
         ...
 
 
 @runtime_checkable
 class ClipTransferRenderer(TransferRenderer, Protocol):
-    """A renderer whose family moves the frames of a video otherwise than a still; without, `transfer` gets these
-    motions, too."""
+    """A renderer with different rules for a source that is a video; without them, `transfer` is called for videos."""
 
     def transfer_clip(self, driving: Any, reference: Any, source: Any, *, mode: str, options: Any) -> MotionParts:
-        """Return the motion as `transfer` does.  source: B frames, that of the same time for each driving frame."""
+        """Return the source's motion for B driving frames, as `transfer` does.  source: B frames, the source frame
+        shown at the time of each driving frame."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DrivingMoment:
-    """What is known of a driving frame beside its pixels."""
+    """Properties of a driving frame besides its pixels."""
 
     number: int
-    """Number, from 1; of a pattern of pictures, that in the picture's name."""
+    """Frame number, from 1; for a numbered sequence of pictures, the number in the file name."""
     time: Fraction
-    """Seconds since the first frame that is used."""
+    """Seconds since the first frame used."""
     present: bool
-    """Whether it shows the subject, where that was looked for."""
+    """Whether the frame shows the subject; True if the subject was not searched for."""
 
 
 @runtime_checkable
 class DrivingRenderer(Renderer, Protocol):
-    """A renderer that detects driving frames otherwise than pictures of a source, by when they are shown."""
+    """A renderer that detects motion in driving frames differently from source pictures, for example by their times."""
 
     def detect_driving(self, frames: Tensor, moments: Sequence[DrivingMoment]) -> Any:
-        """Return the motion of driving frames (B, 3, H, W), one moment each; as `detect`. Frames come in order, but not
-        all of them where a part of a video is rendered. Landmarks come after it, by `MotionParts.with_landmarks`."""
+        """Return the motion of driving frames (B, 3, H, W) in [0, 1], as `detect` does.
+
+        moments: B, one per frame. Frames come in order; some are missing if only part of a video is rendered.
+        Landmarks are added later, with `MotionParts.with_landmarks`.
+        """
         ...
 
 
 @runtime_checkable
 class OptionsRenderer(Renderer, Protocol):
-    """A renderer that detects, encodes or renders otherwise by the options of its family."""
+    """A renderer whose detection, encoding or rendering depends on the options of its family."""
 
     def with_options(self, options: Any) -> Renderer:
-        """Return this renderer under options of `BackendSpec.options`; it may share networks with this one."""
+        """Return a renderer with these options, which may share networks with this one.
+
+        options: an instance of `BackendSpec.options`.
+        """
         ...
 
 
 @runtime_checkable
 class ReconstructionRenderer(Renderer, Protocol):
-    """A renderer that looks at the driving frames, too, where these are what it is to make again: for `evaluate`."""
+    """A renderer that also uses the driving frames' pixels when it reconstructs a video, as `evaluate` asks it to."""
 
     def reconstruct(self, context: SourceContext, motion: Any, driving: Tensor) -> Tensor:
-        """Return frames as `render` makes them.  motion: that of the driving frames (B, 3, H, W), as detected."""
+        """Return frames (B, 3, H', W') in [0, 1], as `render` does.
+
+        driving: (B, 3, H, W) in [0, 1], the frames to reconstruct.  motion: their motion, as detected.
+        """
         ...
 
 
 class Backend(Protocol):
-    """One model of a family: its networks, and how to run them."""
+    """The networks of one model, and how to run them."""
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Return the networks by the group names of the published checkpoint."""
+        """Return the networks by their group names in published checkpoints."""
         ...
 
     def needed_groups(self) -> Sequence[str]:
-        """Return the groups of `modules()` that make up the model: a checkpoint without one of them is refused, and
-        what is trained keeps these. The others (a discriminator) serve training alone, and a checkpoint may lack
-        them."""
+        """Return the groups of `modules()` that animation needs.
+
+        A checkpoint that lacks one of them is refused; a trained model keeps only these. All other groups, such as a
+        discriminator, are for training and may be missing.
+        """
         ...
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
         """Return a renderer with these weights.
 
-        precision: `fp32`, `bf16` or `fp16`.  fast: False runs the plain networks with nothing cached or fused
-        (fp32; the reference that `bench` measures against).  scale: side of the native frame over the side of the
-        frames to come; the keypoint and motion networks then see their input at the size that they were trained at.
+        precision: `fp32`, `bf16` or `fp16`.  fast: False runs the plain networks in fp32, with nothing cached or fused,
+        as the reference for `bench`.  scale: side of the model's native frame divided by the side of the frames to be
+        rendered; it keeps the input of the keypoint and motion networks at the size that they were trained with.
+        Raises UsageError for a scale that the model does not support.
         """
         ...
 
 
 class DatasetAdapter(Protocol):
-    """Knows the raw layout of one data set."""
+    """Reads the raw layout of one data set."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the clips under `root`, in a fixed order. Raises InputError where the layout is not that of this data
-        set."""
+        """Yield the clips below `root` in a fixed order. Raises InputError if `root` has another layout."""
         ...
 
 
 class Detector(Protocol):
-    """Finds subjects."""
+    """Finds subjects in pictures."""
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return subjects in each (H, W, 3) picture, the surest first; an empty list where there is none."""
+        """Return the subjects in each (H, W, 3) picture, highest score first; an empty list if there are none."""
         ...
 
 
 class Embedder(Protocol):
-    """Tells subjects apart."""
+    """Computes vectors that are close for pictures of the same subject."""
 
     def embed(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
-        """Return a vector (D,) of the chief subject of each (H, W, 3) picture; None where there is none."""
+        """Return a vector (D,) for the main subject of each (H, W, 3) picture; None if there is no subject."""
         ...
 
 
 class SquareFilter(Protocol):
-    """Changes animated squares before they are pasted back: a restorer or an upscaler."""
+    """Changes animated squares before they are pasted back, for example a face restorer or an upscaler."""
 
     def __call__(self, squares: Tensor) -> Tensor:
-        """Return the squares, changed.
+        """Return the filtered squares (B, 3, H', W') float32 in [0, 1], of any size.
 
-        squares: (B, 3, H, W) float32 in [0, 1] on the renderer's device, at the source's resolution where they have its
-        detail, else at the model's. The result is alike, of any size; it is resized to its place in the source, or,
-        where nothing is pasted back, to the size that the squares had. Called in the order of the frames.
+        squares: (B, 3, H, W) float32 in [0, 1] on the renderer's device, at the source's resolution if its detail was
+        added, else at the model's. The result is resized to the square's place in the source; if nothing is pasted
+        back, to (H, W). Called in the order of the frames.
         """
         ...
 
@@ -250,14 +262,14 @@ class SquareFilter(Protocol):
 class FrameFilter(Protocol):
     """Changes finished frames before they are written.
 
-    One with an attribute `floats = True` gets float32 in place of uint8: sRGB in [0, 1], or where the source has more
-    than 8 bits the numbers of its colour space, scene-linear ones perhaps, which pass 1. Of such a frame, others get
-    what a display shows of it in 8 bits, and change only the pixels that they change there.
+    A filter with an attribute `floats = True` gets float32 frames: sRGB in [0, 1], or for sources of more than 8 bits
+    values in the source's colour space, which exceed 1 if it is scene-linear. Other filters get an 8-bit display
+    version of such frames, and only the pixels that they change are changed in the result.
     """
 
     def __call__(self, frame: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """Return the frame, changed.
+        """Return the filtered frame, in the shape and type of `frame`.
 
-        frame: (H, W, 3) or (H, W, 4); the result has the same shape. Called in the order of the frames.
+        frame: (H, W, 3) or (H, W, 4).  index: its number in the output, from 0. Called in the order of the frames.
         """
         ...

@@ -1,5 +1,4 @@
-"""What data sets are described in, read safely: CSV tables as people and spreadsheets write them, JSON, and pictures
-that lie inside other files."""
+"""Safe readers for the files that describe data sets: CSV tables, JSON, and pictures inside other files."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _DELIMITERS = (",", ";", "\t")
 LONGEST_LINE = 1 << 20
-"""Characters; a row of a table or of a manifest has some hundreds."""
+"""Maximum characters per line; rows of tables and manifests have some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +29,23 @@ class Row:
     """One row of a table."""
 
     line: int
-    """Number of the line in the file on which the row ends, from 1."""
+    """Number of the row's last line in the file, from 1."""
     cells: Mapping[str, str]
-    """Without surrounding blanks, by the column's name; empty where the row is too short."""
+    """Text by column name, without surrounding blanks; empty if the row is too short."""
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """Return the names in the first line of a CSV file; none for an empty one. Raises InputError where it cannot be
-    read."""
+    """Return the names in the first line of a CSV file; none if it is empty. Raises InputError if it cannot be read."""
     with _opened(path) as reader:
         return tuple(name.strip() for name in next(reader, []))
 
 
 def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a CSV file (UTF-8 with or without a byte order mark, any line ends; with semicolons or tabs
-    instead of commas, as spreadsheets in many languages write them), without empty ones.
+    """Yield the rows of a CSV file, except empty ones, with all columns.
 
-    Columns beyond `wanted` are given too. Raises InputError where the file cannot be read, has no rows or lacks one
-    of the `wanted` columns.
+    The file is UTF-8 with or without a byte order mark, with any line ends, and with commas, tabs, or semicolons as
+    spreadsheets of many languages write them. Raises InputError if it cannot be read, has no rows or lacks a `wanted`
+    column.
     """
     found = columns_of(path)
     if not found:
@@ -72,8 +70,10 @@ def read_table(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield the lines of an open file, never more of it in memory than LONGEST_LINE. Raises InputError for a longer
-    one."""
+    """Yield the lines of an open file. Raises InputError for a line longer than LONGEST_LINE, before reading all of it.
+
+    path: the file's path, for the message.
+    """
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -86,7 +86,7 @@ def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Reader]:
-    """Turn every error of a reader inside into InputError."""
+    """Open a CSV file and find its delimiter; every error while reading it becomes an InputError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline(LONGEST_LINE)
@@ -103,8 +103,8 @@ def _opened(path: Path) -> Iterator[Reader]:
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     """Return the value of a JSON text.
 
-    finite: as the standard has it, without NaN, Infinity and numbers beyond those of floats; some programs write them.
-    Raises ValueError, also for text that is nested too deeply and for numbers of too many digits.
+    finite: refuse NaN, Infinity and numbers too large for a float, which the standard lacks but some programs write.
+    Raises ValueError for invalid JSON, too deep nesting and integers of too many digits.
     """
     try:
         if not finite:
@@ -126,9 +126,10 @@ def _finite(digits: str) -> float:
 
 
 def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 sRGB of a PNG, a JPEG or any other picture that fommctl reads, in memory.
+    """Decode a PNG, a JPEG or any other picture that fommctl reads to (H, W, 3) uint8 sRGB.
 
-    name: what to call it in the InputError that is raised where it is damaged, too large or no picture.
+    data: content of the file.  name: its name in messages.
+    Raises InputError if it is damaged, too large or not a picture.
     """
     from fommctl.media.stills import decode_bytes
 

@@ -1,6 +1,6 @@
 """Types for the schemas of preset sections; importing this module imports pydantic.
 
-Types are strict: text is no number, a number no boolean.
+The types are strict: a number in quotes is not accepted as a number, nor a number as a boolean.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Weight = Annotated[float, Field(ge=0)]
 Weights = Annotated[tuple[Weight, ...], Strict(False)]
 Pair = Annotated[tuple[float, float], Strict(False)]
 Expansion = Annotated[int, Field(ge=1, le=4096)]
-"""Channels before the first halving of the resolution; each halving doubles them."""
+"""Channels before the first downsampling; each downsampling by 2 doubles them."""
 Maximum = Annotated[int, Field(ge=1, le=16384)]
-"""Most channels of a block."""
+"""Maximum number of channels in a block."""
 Blocks = Annotated[int, Field(ge=1, le=12)]
 
 
 SubjectWidth = Annotated[float, Field(gt=0, le=2)]
-"""Width of a subject's box, as dlib's HOG detector measures a face, over the side of a square."""
+"""Width of the subject's box, for faces as dlib's HOG detector measures it, divided by the side of the square."""
 
 
 def _scale(value: Any) -> float:
-    # A whole scale stays an integer: the published names of discriminators are made of the number as written.
+    # The scale 1 stays an integer: published discriminators are named after the number as written in the file.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PydanticCustomError("float_type", "Input should be a valid number")
     if not 0 < value <= 1:
@@ -52,7 +52,7 @@ def _scale(value: Any) -> float:
 
 
 Scale = Annotated[float, PlainValidator(_scale)]
-"""A scale of a pyramid, relative to the frame."""
+"""Scale of one level of an image pyramid, relative to the frame, in (0, 1]."""
 Scales = Annotated[tuple[Scale, ...], Strict(False), Field(min_length=1)]
 
 
@@ -64,42 +64,46 @@ def _whole_step(value: float) -> float:
 
 
 ScaleFactor = Annotated[float, Field(ge=1 / 64, le=1), AfterValidator(_whole_step)]
-"""Side of what a network sees over the side of the frame."""
+"""Side of a network's input divided by the side of the frame: 1/n for a whole n."""
 
 
 class Params(BaseModel):
-    """Strict, immutable, unknown keys refused."""
+    """Base of all preset sections: strict types, immutable, unknown keys refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Options(BaseModel):
-    """Settings of a backend for users, with `-O NAME=VALUE`: every field has a default and, below it, a docstring for
-    --help; values come as text."""
+    """Base of a backend's options, which users set with `-O NAME=VALUE`.
+
+    Every field needs a default and a docstring, the latter for --help. Values are parsed from text.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @property
     def landmarks(self) -> bool:
-        """Whether the landmarks of every frame are needed, which `MotionParts.with_landmarks` gets then."""
+        """Whether these options need landmarks in every frame; they are passed to `MotionParts.with_landmarks`."""
         return False
 
 
 class Edits(Options):
-    """Changes that `fommctl edit` makes to a source: fields as of `Options`, numbers that change nothing by default."""
+    """Base of a backend's edits for `fommctl edit`: numeric fields as in `Options`, whose defaults change nothing."""
 
     @classmethod
     def motion(cls, rows: Sequence[Self]) -> Mapping[str, NDArray[np.float32]]:
-        """Return the parts of a driving motion, by name and frames first, one frame a row: what relative motion takes
-        from the first, which changes nothing."""
+        """Return a driving motion for relative transfer as arrays (T, ...) by part name, one frame per row.
+
+        rows: T edits; the first is neutral and serves as the reference.
+        """
         raise NotImplementedError
 
 
 class SharedParams(Params):
-    """A section that backends derive theirs from, with fields that not each of them has a use for."""
+    """Base of sections that backends share, where a backend may not use every field."""
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Fields without a use, which all have defaults: they are hidden, and refused where they are changed."""
+    """Fields that this backend does not use: they need defaults, are hidden, and are refused if they differ."""
 
     @model_validator(mode="after")
     def _nothing_unused(self) -> Self:
@@ -114,64 +118,67 @@ class SharedParams(Params):
 
 
 class Opening(Params):
-    """Something that opens and closes, such as a mouth or an eye, by the keypoints around it."""
+    """A mouth or an eye, described by the keypoints around it."""
 
     keypoints: Annotated[tuple[Count, ...], Strict(False), Field(min_length=2)]
-    """The first stays (upper lip, lower eyelid), the second moves to or from it (lower lip, upper eyelid), the others
-    go along (chin)."""
+    """Indices of keypoints: one that stays (upper lip, lower eyelid), one that moves to and from it (lower lip, upper
+    eyelid), and any others that move along with the second (chin)."""
     opens: Weight = 1.0
-    """How many times as far as the driving ones the keypoints part: more than 1 where a model shows less than they
-    say."""
+    """Factor of the opening, relative to the driving video's; above 1 for a model that shows less than its keypoints
+    move."""
     closes: Weight = 1.0
-    """How many times as far as the driving ones they close."""
+    """Factor of the closing, relative to the driving video's."""
     rest: Annotated[tuple[Weight, Weight], Strict(False)] | None = None
-    """Distances of the keypoints, in their coordinates, at rest (closed lips) and furthest open. Where the driving
-    reference is further open than the source and than at rest, the source opens as far as the driving video is open,
-    not as much further as it has opened since; a reference open beyond the furthest counts as that far open. None: the
-    change always counts from the reference."""
+    """Distances between the first two keypoints, in keypoint coordinates, at rest (closed lips) and widest open.
+
+    If the driving reference is open wider than the source and wider than at rest, changes count from the source's
+    opening or from rest, whichever is wider, instead of from the reference's; a reference open wider than the second
+    value counts as that wide. None: changes always count from the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferRules:
-    """How driving motion becomes that of the source; what a model's motion has not is left alone."""
+    """Rules for the transfer of driving motion to the source; those for parts that a motion lacks have no effect."""
 
     relative: bool = True
-    """The source moves as the driving frame has since the first one; False: it takes the driving motion itself."""
+    """Whether the driving motion since the first frame is applied to the source; False: the driving motion as it is."""
     relative_jacobian: bool = True
     """Whether relative motion includes the Jacobians."""
     adapt_scale: bool = False
     """Whether relative motion is scaled by the ratio of the subjects' sizes."""
     adapt_covariances: bool = False
-    """Shapes of heatmaps change as the driving ones have since the first frame."""
+    """Whether covariances of heatmaps are changed relative to the first frame, too."""
     inside: bool = False
-    """Keypoints are kept inside the frame."""
+    """Whether keypoints are clamped to the frame."""
     openings: tuple[Opening, ...] = ()
-    """Mouth and eyes, where keypoints tell how far they are open."""
+    """Mouth and eyes, for models whose keypoints show how far they are open."""
 
 
 class AnimateDefaults(Params):
-    """Ours: what `animate` does where its options leave it open; a key that is not there is the general default."""
+    """Defaults of `animate` for one model (not in published files); None means the general default."""
 
     best_frame: Annotated[str, Field(pattern=r"^(first|auto|[0-9]+)$")] | None = None
     """`first`, `auto` or the number of a driving frame."""
     smooth: bool | None = None
-    """Steady jittering keypoints."""
+    """Whether jittering keypoints are smoothed."""
     motion: str | None = None
+    """Name of the motion mode."""
     adapt_scale: bool | None = None
-    """Scale relative motion by the ratio of the subjects' sizes."""
+    """Whether relative motion is scaled by the ratio of the subjects' sizes."""
     size: Positive | None = None
     """Side of the model's frames in pixels."""
     source_width: SubjectWidth | None = None
+    """Width of the subject in the source's square; None for the trained framing."""
     driving_width: SubjectWidth | None = None
-    """Width of the subject's box over the side of the square that is cut out, where it is not the trained framing."""
+    """Width of the subject in the driving squares; None for the trained framing."""
     head_motion: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the head's travel that a square which follows the head leaves to the result."""
+    """Share of the head's movement that remains in the result where the square follows the head."""
     expression: Annotated[float, Field(ge=0, le=5)] | None = None
-    """How far mouth and eyelids open and close, over what the driving video shows."""
+    """Factor by which mouth and eyelids open and close, relative to the driving video."""
 
 
 class PairParams(Params):
-    """How pairs of clips are animated. `animate_params` derives from this, and so does what a backend has instead."""
+    """Base of the section that says how pairs of clips are animated: `animate_params`, or a backend's own."""
 
     num_pairs: Positive = 50
     format: str = ".mp4"
@@ -179,5 +186,5 @@ class PairParams(Params):
 
     @property
     def rules(self) -> TransferRules:
-        """Rules by which motion is transferred."""
+        """Rules by which motion is transferred; subclasses override this."""
         return TransferRules()

@@ -1,5 +1,8 @@
-"""What plugins hand to the host: frozen descriptions, cheap to make, whose `build` does the heavy import, most simply
-by the name of what it imports, `module:Name`; the hooks that return them, and what is wrong with one."""
+"""Specs that plugins offer to the host, the hooks that return them, and a check of their fields.
+
+Specs are frozen and cheap to make. Heavy imports happen in fields such as `build`, which may be given as the name of
+the callable, `module:Name`.
+"""
 
 from __future__ import annotations
 
@@ -30,25 +33,23 @@ REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The object that `module:Name` names, imported at the first call."""
+    """A callable that imports the object named `module:Name` when it is called."""
 
     path: str
     called: bool
-    """Whether the thing itself is called, or returned."""
+    """Whether a call is passed on to the object; False: a call returns the object."""
 
     def __call__(self, *arguments: Any) -> Any:
         module, _, name = self.path.partition(":")
-        thing = getattr(import_module(module), name)
-        return thing(*arguments) if self.called else thing
+        target = getattr(import_module(module), name)
+        return target(*arguments) if self.called else target
 
 
 class Named(Generic[T]):
-    """A field of a spec that takes a callable, or `module:Name`, which is imported when the field is called.
-
-    called: False where the field imports and returns something: then `module:Name` is the thing itself.
-    """
+    """A spec field that accepts a callable, or its name `module:Name`, which is imported when the field is called."""
 
     def __init__(self, *default: T, called: bool = True) -> None:
+        """called: False for fields that return a class or the like; `module:Name` then names what they return."""
         self._default, self._called = default, called
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -73,14 +74,14 @@ Groups = Mapping[str, Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """The architecture that a backend reads off the tensors of a checkpoint."""
+    """An architecture derived from the tensors of a checkpoint."""
 
     model_params: Mapping[str, Any]
-    """Model parameters in the published schema, as a preset would state them."""
+    """Model parameters in the published schema, as in a preset."""
     frame_shape: tuple[int, int, int] | None
-    """(H, W, C) if the tensors tell; None where the published value is assumed."""
+    """(H, W, C); None if the tensors do not determine it, so that the published shape is assumed."""
     notes: tuple[str, ...] = ()
-    """Short phrases about what was read and what was assumed, shown to the user."""
+    """Short phrases for the user about assumptions that were made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,129 +93,134 @@ class BackendSpec:
     schema: Named[Callable[[], type[BaseModel]]] = Named(called=False)
     """Imports and returns the pydantic model of this backend's `model_params`."""
     recognises: Named[Callable[[Mapping[str, Any]], float]] = Named()
-    """The certainty that a `model_params` mapping (unvalidated, from YAML) belongs to this backend, from 0 (not at all)
-    to 1 (it has what only this family has); the surest backend gets it."""
+    """Returns the certainty, 0 to 1, that an unvalidated `model_params` mapping belongs to this backend: 0 for not at
+    all, 1 if it has keys that only this family has. The backend with the highest certainty is used."""
     build: Named[Callable[[BaseModel], Backend]] = Named()
-    """Networks with fresh weights from validated `model_params`, on the CPU, in eval mode."""
+    """Builds the networks for validated `model_params` with fresh weights, on the CPU, in eval mode."""
     read_architecture: Named[Callable[[Groups], Architecture | None]] = Named(lambda groups: None)
-    """Architecture from the tensors of a checkpoint (after `from_published`); None if they are not of this backend.
-    Raises UsageError where the reading is ambiguous."""
+    """Derives the architecture from the tensors of a checkpoint, after `from_published`; None if they are not from
+    this family. Raises UsageError if the tensors are ambiguous."""
     sections: Named[Callable[[], Mapping[str, type[BaseModel]]]] = Named(dict, called=False)
-    """Imports and returns schemas of preset sections beside `model_params`: of those that differ from the shared ones
-    (`train_params`, derived from `fommctl.api.training.BaseTrainParams`) and of the backend's own."""
+    """Imports and returns the schemas of further preset sections: those of this backend only, and those that replace
+    shared ones, such as a `train_params` derived from `fommctl.api.training.BaseTrainParams`."""
     from_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
-    """A published checkpoint's tensors under the names and in the shapes of `modules()`; others as they are. It is
-    given every checkpoint whose family is not known, and its own `read_architecture` alone sees the result."""
+    """Converts a published checkpoint's tensors to the names and shapes of `modules()`, and returns tensors of any
+    other layout unchanged. It is called for every checkpoint of unknown family, and only this backend's
+    `read_architecture` gets the result."""
     to_published: Named[Callable[[Groups], Groups]] = Named(lambda groups: groups)
-    """The other way round, for `fommctl models export`."""
+    """Converts tensors back to the published names and shapes, for `fommctl models export`."""
     published_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """Groups of each file where published weights are several, by its name without ending, `/` in it. A file of
-    one group holds its tensors alone. `fommctl models export` writes a folder with them."""
+    """Names of groups by file, for families whose weights are published as several files; the file's path has `/` and
+    no suffix. A file with one group holds its tensors directly. `fommctl models export` writes a folder of these."""
     motions: tuple[str, ...] = ("relative", "absolute")
-    """Ways to transfer driving motion to a source; the first is the default."""
+    """Motion modes, the default first."""
     motion: Named[Callable[[], type[MotionParts]]] = Named(
         Reference("fommctl.networks.motion:Motion", called=False), called=False
     )
-    """Imports and returns the kind of motion that its renderers detect, where it is not that of FOMM."""
+    """Imports and returns the class of motion that the renderers detect; by default FOMM's."""
     edits: Named[Callable[[], type[Edits] | None]] = Named(lambda: None, called=False)
-    """Imports and returns what `fommctl edit` can change, a class derived from `fommctl.api.schema.Edits`."""
+    """Imports and returns the class of edits for `fommctl edit`, derived from `fommctl.api.schema.Edits`; None if the
+    family cannot edit."""
     read_motion: Named[Callable[[Path], tuple[float, Mapping[str, NDArray[np.float32]]] | None]] = Named(
         lambda path: None
     )
-    """Frames a second and the parts of the motion, by name and frames first, of a driving file in the family's own
-    format; None for any other file. Raises InputError for a damaged one."""
+    """Reads a driving file in the family's own format: frames per second, and arrays (T, ...) by the name of the
+    motion's part; None for any other file. Raises InputError if the file is damaged."""
     mask: Named[Callable[[int], NDArray[np.float32]] | None] = Named(None)
-    """mask(side): how much of a square that lies turned in its picture is shown where it is pasted back, (side, side)
-    in [0, 1]; None is a soft edge."""
+    """Returns the opacity (side, side) in [0, 1] of a rotated square when it is pasted back; None for the usual soft
+    edge."""
     options: Named[Callable[[], type[BaseModel] | None]] = Named(lambda: None, called=False)
-    """Imports and returns a class derived from `fommctl.api.schema.Options`: what a user may set with `-O NAME=VALUE`,
-    beside what all models have. `TransferRenderer.transfer` gets it."""
+    """Imports and returns the class of the family's own options (`-O NAME=VALUE`), derived from
+    `fommctl.api.schema.Options`; None if it has none."""
     source_views: int = 1
-    """Most pictures of a source that `encode_source` makes use of."""
+    """Largest number of pictures of one source that `encode_source` accepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A data set adapter."""
+    """An adapter for the raw layout of a data set."""
 
     name: str
     summary: str
     licence: str
-    """A note for people, not a promise: who owns the data and where it is to be had."""
+    """Free text for the user: who owns the data and where to get it."""
     build: Named[Callable[[], DatasetAdapter]] = Named()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
-    """Finds subjects in pictures, for crop, best frame and metrics."""
+    """A detector of subjects, for crop, best frame and metrics."""
 
     name: str
     summary: str
     subject: str
-    """The kind of subject that it finds (`face`, `body`, ...): a preset names its subject in `framing.subject`."""
+    """Kind of subject (`face`, `body`, ...), which presets name in `framing.subject`."""
     build: Named[Callable[[], Detector]] = Named()
-    """Raises MissingError when a package or weights are absent."""
+    """Builds the detector. Raises MissingError if a package or weights are missing."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """A short reason why `build` would not work at once and offline, or None; must not import anything heavy."""
+    """Returns a short reason why `build` would not work immediately and offline, or None. Must not import anything
+    heavy."""
     priority: int = 0
-    """Among ready detectors of one subject the highest is taken by default."""
+    """Rank; by default the ready detector of the subject with the highest rank is used."""
     landmarks: int = 0
-    """Number of landmarks a detection carries; 0 for none."""
+    """Number of landmarks per detection; 0 for none."""
     metric_priority: int = 0
-    """Among ready detectors of one subject that find landmarks the highest is taken for metrics of keypoints; one below
-    0 only when it is asked for by name."""
+    """Rank for keypoint metrics, which use the ready detector with landmarks of the highest rank; below 0: only if it
+    is named."""
     packages: tuple[str, ...] = ()
-    """Distributions by whose versions it may find otherwise; what `evaluate` keeps of its results is theirs."""
+    """Names of distributions whose versions affect the results; results that `evaluate` caches are dropped when one
+    changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedderSpec:
-    """Describes who or what is seen in a picture, for metrics of identity."""
+    """An embedder of subjects, for identity metrics."""
 
     name: str
     summary: str
     subject: str
-    """The kind of subject that it embeds (`face`, `body`, ...)."""
+    """Kind of subject (`face`, `body`, ...)."""
     dimension: int
     """Length of an embedding."""
     build: Named[Callable[[], Embedder]] = Named()
-    """Raises MissingError when a package or weights are absent."""
+    """Builds the embedder. Raises MissingError if a package or weights are missing."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """The reason why it cannot be built, as for a detector."""
+    """Returns a short reason why `build` would not work immediately and offline, or None, as for detectors."""
     priority: int = 0
-    """The rank among embedders, as for a detector."""
+    """Rank among the embedders of a subject, as for detectors."""
     packages: tuple[str, ...] = ()
-    """The packages that it needs, as for a detector."""
+    """Names of distributions whose versions affect the results, as for detectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """A score of predicted frames against true ones."""
+    """A metric of predicted frames, for `evaluate`."""
 
     name: str
-    """The name with its variant: `l1.paper`."""
+    """Name with the variant, such as `l1.paper`."""
     summary: str
     unit: str
     lower_is_better: bool
     build: Named[Callable[[], Metric]] = Named()
-    """Raises MissingError when a package or weights are absent."""
+    """Builds the metric. Raises MissingError if a package or weights are missing."""
     needs: Literal["truth", "identity", "driving", "nothing"] = "truth"
-    """The counterpart of the prediction: the true frames; any frames of the same subject (then also the source
-    picture, where there is no truth); any frames that move alike (then also the driving ones, where there is no truth);
-    or nothing."""
+    """Frames that the prediction is compared with: `truth`, the true frames; `identity`, frames of the same subject
+    (the source picture if there is no truth); `driving`, frames with the same motion (the driving frames if there is no
+    truth); or `nothing`."""
     uses: tuple[str, ...] = ()
-    """The sources, `keypoints` or `embeddings`, that the metric asks its clip for."""
+    """Sources that the metric needs in its `MetricClip`: `keypoints`, `embeddings` or both."""
     weighting: Literal["frames", "clips"] = "frames"
-    """The weight of a clip in the mean over clips: the number of its scored frames, or 1."""
+    """Weight of a clip in the mean over clips: its number of scored frames, or 1."""
     combine: Named[Callable[[Sequence[ClipScores]], float | None] | None] = Named(None)
-    """The score of several clips together, where it is no weighted mean."""
+    """Returns the score over several clips, for a metric for which that is not the weighted mean."""
     ready: Named[Callable[[], str | None]] = Named(lambda: None)
-    """The reason why it cannot be built, as for a detector; metrics with one are used only when asked for by name."""
+    """Returns a short reason why `build` would not work immediately and offline, or None. A metric that is not ready is
+    used only if it is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresetSpec:
-    """A named configuration: a complete YAML file in the published schema."""
+    """A named configuration, in a complete YAML file in the published schema."""
 
     name: str
     summary: str
@@ -227,11 +233,11 @@ class ModelFile:
     """One of several files that make up a model."""
 
     name: str
-    """Path inside the model's folder, with `/`; of the repository too, where there are no `urls`."""
+    """Path in the model's folder, with `/`; without `urls` also the path in `ModelSpec.repository`."""
     urls: tuple[str, ...] = ()
-    """The addresses of the file, as for a model."""
+    """Addresses to try in order, as in `ModelSpec`."""
     licence: str = ""
-    """Empty: that of the model."""
+    """Licence of this file; empty for the model's."""
     sha256: str | None = None
     md5: str | None = None
     size: int | None = None
@@ -240,7 +246,7 @@ class ModelFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """Registered weights: shipped with a plugin (`path`) or downloadable (`urls`, or several `files`)."""
+    """Weights of a model: shipped with a plugin (`path`) or downloaded (`urls`, or several `files`)."""
 
     name: str
     summary: str
@@ -248,19 +254,19 @@ class ModelSpec:
     licence: str
     path: Path | None = None
     urls: tuple[str, ...] = ()
-    """Tried in order; `hf://OWNER/NAME/FILE`, `hf://OWNER/NAME@REVISION/FILE` and `hf://spaces/OWNER/NAME/FILE` name
-    files of a Hugging Face repository."""
+    """Addresses to try in order. For files on Hugging Face: `hf://OWNER/NAME/FILE`, `hf://OWNER/NAME@REVISION/FILE` or
+    `hf://spaces/OWNER/NAME/FILE`."""
     files: tuple[ModelFile, ...] = ()
-    """The files of a model that is a folder of several."""
+    """Files of a model that is published as a folder."""
     repository: str = ""
-    """The place of `files` without addresses: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
+    """Location of the `files` that have no addresses: `hf://OWNER/NAME@REVISION`, or the address of a folder."""
     sha256: str | None = None
-    """The SHA-256 that the publisher states; without one the first download records it, later ones must match."""
+    """SHA-256 as published; None: that of the first download is recorded, and later downloads must match it."""
     md5: str | None = None
     size: int | None = None
     """Bytes."""
     default: bool = False
-    """Used where no model is named; one in an installation."""
+    """Whether this model is used if none is named; at most one per installation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,16 +276,16 @@ class CommandSpec:
     name: str
     summary: str
     build: Named[Callable[[], Any]] = Named()
-    """Returns the typer.Typer that holds the command or its subcommands."""
+    """Returns the typer.Typer with the command or its subcommands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageEvent:
-    """The event that listeners of stages get."""
+    """The start or end of a command's work, as listeners and filters receive it."""
 
     stage: str
     details: Mapping[str, Any]
-    """JSON values only: inputs and options when a stage starts, its result when it finished."""
+    """JSON values: inputs and options at the start, results at the end."""
 
 
 PROJECT = "fommctl"
@@ -332,20 +338,20 @@ class Hooks:
 
     @hookspec
     def fommctl_stage_started(self, event: StageEvent) -> None:
-        """Take note that a stage begins."""
+        """React to the start of a stage."""
 
     @hookspec
     def fommctl_stage_finished(self, event: StageEvent) -> None:
-        """Take note that a stage ended well; `event.details` holds its result."""
+        """React to the success of a stage; `event.details` holds its result."""
 
     @hookspec
     def fommctl_square(self, event: StageEvent) -> SquareFilter | None:
-        """Return a filter for the animated squares of this run, before they are pasted back, or None; in the same
-        order."""
+        """Return a filter for the animated squares of this run, before they are pasted back, or None. Filters run in
+        the order of plugin registration."""
 
     @hookspec
     def fommctl_frame(self, event: StageEvent) -> FrameFilter | None:
-        """Return a filter for the finished frames of this run, or None; filters run in the order of plugin
+        """Return a filter for the finished frames of this run, or None. Filters run in the order of plugin
         registration."""
 
 
@@ -359,34 +365,34 @@ SPEC_TYPES: Mapping[str, type] = {
     "model": ModelSpec,
     "command": CommandSpec,
 }
-"""Types of the specs that plugins can offer, by kind; the hook of a kind is `fommctl_<kind>s`."""
+"""Types of specs by kind; the hook for a kind is `fommctl_<kind>s`."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PLAIN: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Path": Path}
 
 
 def spec_fault(kind: str, spec: object) -> str | None:
-    """Return what is wrong with this spec, as one short phrase that names it, or None."""
+    """Return what is wrong with this spec as a short phrase that names it; None if it is valid."""
     expected = SPEC_TYPES[kind]
     if not isinstance(spec, expected):
         return f"{type_name(spec)} is not a {expected.__name__}"
     name = getattr(spec, "name", None)
     for word in (name, *getattr(spec, "aliases", ())):
         if not isinstance(word, str) or not NAME.fullmatch(word):
-            return f"the {kind} name {word!r} is not of lower-case letters, digits, '.', '_' and '-'"
+            return f"the {kind} name {word!r} may only have lower-case letters, digits, '.', '_' and '-'"
     for declared in fields(expected):
-        wanted = _wanted(str(declared.type), getattr(spec, declared.name))
-        if wanted:
-            return f"{declared.name} of the {kind} {name!r} is not {wanted}"
+        expectation = _violated(str(declared.type), getattr(spec, declared.name))
+        if expectation:
+            return f"{declared.name} of the {kind} {name!r} is not {expectation}"
     return None
 
 
-def _wanted(annotation: str, value: Any) -> str | None:
-    """Return what a field of this annotation must be, where `value` is not that; None where it is."""
+def _violated(annotation: str, value: Any) -> str | None:
+    """Return what a field with this annotation should be if `value` is something else; None if it is valid."""
     if value is None and annotation.endswith("| None"):
         return None
     if annotation.startswith("Named"):
         fits = callable(value) or (value is None and annotation.endswith("| None]"))
-        return None if fits else "callable, or 'module:Name' of what is"
+        return None if fits else "callable, or 'module:Name' of a callable"
     if annotation == "tuple[ModelFile, ...]":
         inside = isinstance(value, tuple) and all(
             isinstance(each, ModelFile) and _is_inside(each.name) for each in value
@@ -404,5 +410,5 @@ def _is_inside(name: str) -> bool:
 
 
 def type_name(value: object) -> str:
-    """Return the type of a value, or the class itself where the value is one, for a message."""
+    """Return the name of a value's type for a message; for a class, `the class NAME`."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -1,7 +1,7 @@
-"""Contract checks for plugins, as plain functions that run in any test runner.
+"""Contract checks for plugins, as plain functions for any test runner.
 
-Each raises AssertionError with the requirement that was violated. They need no network and only the given files.
-`fommctl plugins show NAME` lists what a plugin registers; `fommctl.host.load_host()` gives the specs.
+Each raises AssertionError with the violated requirement. They need no network, and no files but those given.
+`fommctl plugins show NAME` lists what a plugin registers; `fommctl.host.load_host()` returns the specs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Points = NDArray[np.float64]
 
 
 class BrokenPromiseError(AssertionError):
-    """A requirement that a plugin violates, and the result that it gave instead."""
+    """A requirement that a plugin violates, and the actual result."""
 
     def __init__(self, promise: str, got: str | None = None) -> None:
         super().__init__(promise if got is None else f"{promise} (got {got})")
@@ -39,7 +39,10 @@ class BrokenPromiseError(AssertionError):
 
 
 def require(kept: object, what: str, *got: object) -> None:
-    """Assert, also under `python -O`. got: actual values, shown on failure; arrays by their type."""
+    """Raise BrokenPromiseError unless `kept` is true; unlike `assert`, also under `python -O`.
+
+    what: the requirement.  got: actual values, shown on failure; of arrays and tensors, type and shape.
+    """
     if not kept:
         raise BrokenPromiseError(what, ", ".join(map(_shown, got)) or None)
 
@@ -53,7 +56,7 @@ def _shown(value: object) -> str:
 
 
 def pictures(count: int, height: int, width: int) -> list[Pixels]:
-    """Return smooth random pictures (height, width, 3) uint8, the same at every call."""
+    """Return smooth random pictures (height, width, 3) uint8, the same in every call."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = random.uniform(1, 6, (count, 3, 3))
@@ -64,16 +67,16 @@ def pictures(count: int, height: int, width: int) -> list[Pixels]:
 
 
 def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that a detector keeps its contract.
+    """Check a detector: its detections are valid, sorted and independent of each other, and blank pictures have none.
 
-    frames: pictures (H, W, 3) with a subject in each. A detector that is not ready is not built: that could need the
-    network.
+    frames: pictures (H, W, 3) uint8 with a subject in each. A detector that is not ready is not built, because that
+    could need the network.
     """
     if not _ready("detector", spec):
         return
     detector = spec.build()
     nothing = detector.detect([])
-    require(nothing == [], "no pictures, no answers", nothing)
+    require(nothing == [], "the result for no pictures is empty", nothing)
     blank = [np.full((64, 48, 3), level, np.uint8) for level in (0, 128)]
     found = [list(each) for each in detector.detect(blank)]
     require(found == [[], []], "nothing is found in blank pictures", found)
@@ -83,7 +86,7 @@ def check_detector(spec: DetectorSpec, frames: Sequence[Pixels] = ()) -> None:
 
 def _ready(kind: str, spec: DetectorSpec | EmbedderSpec) -> bool:
     _check_spec(kind, spec)
-    require(spec.subject, "the subject is named")
+    require(spec.subject, "the spec names a subject")
     reason = spec.ready()
     require(reason is None or (isinstance(reason, str) and reason), "ready() is None or a reason", reason)
     return reason is None
@@ -92,7 +95,7 @@ def _ready(kind: str, spec: DetectorSpec | EmbedderSpec) -> bool:
 def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[Pixels], subjects: int) -> None:
     before = [frame.copy() for frame in frames]
     found = detector.detect(frames)
-    require(len(found) == len(frames), "one list for each picture", f"{len(found)} for {len(frames)}")
+    require(len(found) == len(frames), "there is one list for each picture", f"{len(found)} for {len(frames)}")
     require(all(found[:subjects]), "the subject in each picture is found", found[:subjects])
     for detection in (each for several in found for each in several):
         require(isinstance(detection, Detection), "detections are Detection objects", detection)
@@ -101,65 +104,63 @@ def _check_detections(spec: DetectorSpec, detector: Detector, frames: Sequence[P
         shape = None if detection.landmarks is None else tuple(detection.landmarks.shape)
         require(shape == ((spec.landmarks, 2) if spec.landmarks else None), f"{spec.landmarks} landmarks (N, 2)", shape)
     scores = [[each.score for each in several] for several in found]
-    require(all(each == sorted(each, reverse=True) for each in scores), "the surest comes first", scores)
-    require(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures stay as they are")
+    require(all(each == sorted(each, reverse=True) for each in scores), "the highest score comes first", scores)
+    require(all((a == b).all() for a, b in zip(frames, before, strict=True)), "the pictures are not changed")
     alone = [detector.detect([frame])[0] for frame in frames]
     counts = [[len(each) for each in several] for several in (found, alone)]
-    require(counts[0] == counts[1], "each picture is judged on its own", f"{counts[1]} alone, {counts[0]} together")
+    require(
+        counts[0] == counts[1], "results do not depend on other pictures", f"{counts[1]} alone, {counts[0]} together"
+    )
 
 
 def check_embedder(spec: EmbedderSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that an embedder keeps its contract.
+    """Check an embedder: its vectors have the declared length, are finite and independent of each other.
 
-    frames: pictures (H, W, 3) with a subject in each. An embedder that is not ready is not built: that could
-    need the network.
+    frames: pictures (H, W, 3) uint8 with a subject in each. An embedder that is not ready is not built, because that
+    could need the network.
     """
     if not _ready("embedder", spec):
         return
     embedder = spec.build()
     nothing = embedder.embed([])
-    require(nothing == [], "no pictures, no answers", nothing)
+    require(nothing == [], "the result for no pictures is empty", nothing)
     several = [*frames, np.full((64, 48, 3), 128, np.uint8), np.zeros((1, 1, 3), np.uint8)]
     before = [frame.copy() for frame in several]
     found = embedder.embed(several)
-    require(len(found) == len(several), "one answer for each picture", f"{len(found)} for {len(several)}")
+    require(len(found) == len(several), "there is one result for each picture", f"{len(found)} for {len(several)}")
     require(all(each is not None for each in found[: len(frames)]), "the subject in each picture is found")
     for vector, alone in zip(found, [embedder.embed([frame])[0] for frame in several], strict=True):
         if vector is None or alone is None:
-            require(vector is alone, "each picture is judged on its own")
+            require(vector is alone, "results do not depend on other pictures")
             continue
         fits = vector.shape == (spec.dimension,) and vector.dtype == np.float32 and np.isfinite(vector).all()
         require(fits, "embeddings are (D,) float32 and finite", vector, f"D is {spec.dimension}")
-        require(np.allclose(vector, alone, atol=1e-4), "each picture is judged on its own")
-    require(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures stay as they are")
+        require(np.allclose(vector, alone, atol=1e-4), "results do not depend on other pictures")
+    require(all((a == b).all() for a, b in zip(several, before, strict=True)), "the pictures are not changed")
 
 
 def check_dataset(spec: DatasetSpec, root: Path | None = None, *, limit: int = 4) -> None:
-    """Check that a data set keeps its contract.
+    """Check a data set: its clips are valid, have unique names and one split per identity, and never change.
 
-    root: a folder in the raw layout of the data set, from which some files may be missing; None for a data set
-    that makes its frames itself.
-
-    limit: number of clips whose frames are read and checked.
+    root: a folder in the raw layout of the data set, in which some files may be missing; None for a data set that
+    generates its frames.  limit: number of clips whose generated frames are checked.
     """
     _check_spec("dataset", spec)
-    require(spec.licence, "the licence is stated")
+    require(spec.licence, "the spec names a licence")
     adapter = spec.build()
     with tempfile.TemporaryDirectory() as empty:
         try:
-            of_nothing = list(adapter.clips(Path(empty)))
+            of_empty = list(adapter.clips(Path(empty)))
         except InputError:
-            of_nothing = []
-        require(
-            all(clip.frames for clip in of_nothing), "an empty folder has no clips, or raises InputError", of_nothing
-        )
+            of_empty = []
+        require(all(clip.frames for clip in of_empty), "an empty folder has no clips, or raises InputError", of_empty)
         clips = list(adapter.clips(root or Path(empty)))
         again = list(adapter.clips(root or Path(empty)))
     require(clips, "there are clips")
     strange = [clip for clip in clips if not isinstance(clip, ClipRecord)]
     require(not strange, "clips are ClipRecord objects", *strange[:1])
     names = [(clip.identity, clip.name) for clip in clips]
-    require(names == [(clip.identity, clip.name) for clip in again], "the order is fixed")
+    require(names == [(clip.identity, clip.name) for clip in again], "clips come in the same order in every call")
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     require(not twice, "names are unique among the clips of an identity", *twice[:1])
     parts = {split: {clip.identity for clip in clips if clip.split == split} for split in ("train", "test")}
@@ -211,26 +212,26 @@ def _check_clip(clip: ClipRecord) -> None:
 
 
 def _check_frames(name: str, frames: Sequence[Pixels], again: Iterable[Pixels]) -> None:
-    require(len(frames) > 1, f"{name} has two frames or more", len(frames))
+    require(len(frames) > 1, f"{name} has at least two frames", len(frames))
     for frame in frames:
         require(frame.ndim == 3 and frame.shape[2] == 3, f"frames of {name} are (H, W, 3)", frame)
         require(
             frame.dtype == "uint8" and frame.shape == frames[0].shape, f"frames of {name} are uint8 of one size", frame
         )
-    require(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same every time")
+    require(all((a == b).all() for a, b in zip(frames, again, strict=True)), f"{name} is the same in every call")
 
 
 def _check_keypoints(name: str, points: Points, frames: int) -> None:
     fits = points.ndim == 3 and points.shape[2] == 2 and np.issubdtype(points.dtype, np.floating)
     require(fits, f"keypoints of {name} are (T, K, 2) numbers", points)
-    require(len(points) == frames, f"{name} has keypoints of every frame", f"{len(points)} for {frames} frames")
+    require(len(points) == frames, f"{name} has keypoints for every frame", f"{len(points)} for {frames} frames")
     hidden = np.isnan(points)
     require((hidden.all(-1) == hidden.any(-1)).all(), f"keypoints of {name} are hidden in both coordinates or none")
     require((np.abs(points[~hidden]) <= 1).all(), f"keypoints of {name} are in [-1, 1]")
 
 
 def check_command(spec: CommandSpec) -> None:
-    """Build the typer application of the command."""
+    """Check a command: its typer application has something to run."""
     _check_spec("command", spec)
     app = spec.build()
     require(app.registered_commands or app.registered_groups or app.registered_callback, "there is a command to run")
@@ -239,32 +240,28 @@ def check_command(spec: CommandSpec) -> None:
 def _check_spec(kind: str, spec: object) -> None:
     fault = spec_fault(kind, spec)
     require(fault is None, fault or "")
-    require(getattr(spec, "summary", ""), "the summary says what it is")
+    require(getattr(spec, "summary", ""), "the spec has a summary")
 
 
 def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
-    """Check that a metric keeps its contract.
+    """Check a metric, unless it raises MissingError when it is built.
 
-    frames: a true clip of three frames (H, W, 3) or more that the metric can score; by default a smooth picture of 64
-    pixels that moves. Keypoints and embeddings, if the metric uses them, are computed from the colours.
+    Scores must be finite or None, and independent of chunk sizes, memory layout and interleaving with another clip; the
+    truth must score no worse than the truth with noise; small, black and few frames must not cause errors.
 
-    Scores are finite or None, independent of chunk sizes, memory layout and interleaving with another clip; the truth
-    scores no worse than the truth with noise; small, black and few frames cause no errors. A
-    metric that raises MissingError when it is built is not checked. Raises AssertionError with the requirement that
-    was violated.
+    frames: a true clip of three or more frames (H, W, 3) uint8 that the metric can score; by default a smooth moving
+    picture of 64 pixels. Keypoints and embeddings, if the metric uses them, are computed from the colours.
     """
     fault = spec_fault("metric", spec)
     require(fault is None, fault or "")
-    require(spec.summary, "the summary says what it is")
+    require(spec.summary, "the spec has a summary")
     require(
         spec.needs in ("truth", "identity", "driving", "nothing"),
-        "it needs the truth, the identity, the driving video or nothing",
+        "needs is truth, identity, driving or nothing",
         spec.needs,
     )
-    require(set(spec.uses) <= {"keypoints", "embeddings"}, "it uses keypoints and embeddings at most", spec.uses)
-    require(
-        spec.weighting in ("frames", "clips"), "the mean over clips is weighted by frames or by clips", spec.weighting
-    )
+    require(set(spec.uses) <= {"keypoints", "embeddings"}, "uses contains only keypoints and embeddings", spec.uses)
+    require(spec.weighting in ("frames", "clips"), "weighting is frames or clips", spec.weighting)
     try:
         metric = spec.build()
     except MissingError:
@@ -278,7 +275,7 @@ def check_metric(spec: MetricSpec, frames: Sequence[Pixels] = ()) -> None:
 
 
 def moving_pictures(count: int, size: int = 64) -> list[Pixels]:
-    """Return squares of a smooth picture, each a pixel below and two to the right of the one before."""
+    """Return squares (size, size, 3) of a smooth picture, each one pixel below and two to the right of the last."""
     (whole,) = pictures(1, size + count, size + 2 * count)
     return [whole[step : step + size, 2 * step : 2 * step + size] for step in range(count)]
 
@@ -289,24 +286,24 @@ def _check_order(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels)
     same, worse = (_total(spec, [_score(spec, metric, frames, truth)]) for frames in (truth.copy(), noisy))
     if same is not None and worse is not None:
         ordered = same <= worse if spec.lower_is_better else same >= worse
-        require(ordered, "the truth scores no worse than the truth under noise", f"{same:g} and {worse:g}")
+        require(ordered, "the truth scores no worse than the truth with noise", f"{same:g} and {worse:g}")
 
 
 def _check_streaming(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
     before = noisy.copy(), truth.copy()
     whole = _score(spec, metric, noisy, truth)
-    require(_alike(spec, whole, _score(spec, metric, noisy, truth)), "the same frames get the same score")
+    require(_alike(spec, whole, _score(spec, metric, noisy, truth)), "the same frames have the same score")
     one, other = (metric.clip(_clip(spec)) for _ in range(2))
     middle = [0, 1, 3, len(truth)]
     for first, end in pairwise(middle):
         one.add(_chunk(spec, noisy, truth, first, end, exact=True))
         other.add(_chunk(spec, truth, truth, first, end))
     other.finish()
-    require(_alike(spec, whole, one.finish()), "chunks and clips alongside make no difference")
+    require(_alike(spec, whole, one.finish()), "scores do not depend on chunk sizes or other clips")
     mirrored = [np.ascontiguousarray(frames[:, :, ::-1])[:, :, ::-1] for frames in (noisy, truth)]
-    require(_alike(spec, whole, _score(spec, metric, *mirrored)), "it makes no difference how frames lie in memory")
+    require(_alike(spec, whole, _score(spec, metric, *mirrored)), "scores do not depend on the memory layout of frames")
     unchanged = (noisy == before[0]).all() and (truth == before[1]).all()
-    require(unchanged, "the frames stay as they are")
+    require(unchanged, "the frames are not changed")
 
 
 def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pixels) -> None:
@@ -327,7 +324,7 @@ def _check_odd_clips(spec: MetricSpec, metric: Metric, truth: Pixels, noisy: Pix
     empty = metric.clip(_clip(spec)).finish()
     _check_scores(empty, 0)
     require(empty.value is None, "a clip without frames has no score", empty.value)
-    require(_total(spec, [empty]) is None, "no clip with a score, no score of all")
+    require(_total(spec, [empty]) is None, "clips without scores have no combined score")
 
 
 def _score(spec: MetricSpec, metric: Metric, prediction: Pixels, truth: Pixels) -> ClipScores:
@@ -347,10 +344,10 @@ def _chunk(
 
 
 def _check_scores(scores: ClipScores, total: int) -> None:
-    require(isinstance(scores, ClipScores), "finish() gives ClipScores", scores)
+    require(isinstance(scores, ClipScores), "finish() returns ClipScores", scores)
     require(
         scores.value is None or math.isfinite(scores.value),
-        "the value is finite, or None where there is none",
+        "the value is finite or None",
         scores.value,
     )
     require(
@@ -359,16 +356,16 @@ def _check_scores(scores: ClipScores, total: int) -> None:
         scores.frames,
     )
     require(
-        len(scores.frames) in (0, total), "there is one score a frame, or none", f"{len(scores.frames)} for {total}"
+        len(scores.frames) in (0, total), "there is one score per frame, or none", f"{len(scores.frames)} for {total}"
     )
-    require(not np.isinf(scores.frames).any(), "scores of frames are finite, or NaN where there is none")
+    require(not np.isinf(scores.frames).any(), "scores of frames are finite or NaN")
     require(
         0 <= scores.scored <= total == scores.total,
-        "the frames are counted",
+        "scored and total count the frames",
         f"{scores.scored} of {scores.total} scored, of {total} given",
     )
-    require(scores.value is None or scores.scored, "a value rests on frames")
-    require(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state is of arrays")
+    require(scores.value is None or scores.scored, "a value needs scored frames")
+    require(all(isinstance(array, np.ndarray) for array in scores.state.values()), "the state consists of arrays")
 
 
 def _alike(spec: MetricSpec, one: ClipScores, other: ClipScores) -> bool:
@@ -387,11 +384,11 @@ def _near(one: float | None, other: float | None) -> bool:
 
 
 def _total(spec: MetricSpec, clips: Sequence[ClipScores]) -> float | None:
-    """Return the combined score of several clips."""
+    """Return the combined score of several clips; without `combine`, the first clip's."""
     if spec.combine is None:
         return clips[0].value
     value = spec.combine(clips)
-    require(value is None or math.isfinite(value), "a combined score is finite, or None where there is none", value)
+    require(value is None or math.isfinite(value), "a combined score is finite or None", value)
     return value
 
 
@@ -405,7 +402,7 @@ def _clip(spec: MetricSpec) -> MetricClip:
 
 
 class _Centres:
-    """The centre of the brightness of each colour as three keypoints; none in black frames."""
+    """Three keypoints per frame: the centres of mass of the colours; NaN in black frames."""
 
     name = "centres"
 
@@ -424,7 +421,7 @@ def _centres(frames: Pixels) -> Points:
 
 
 class _Colours:
-    """The mean colour of a frame; none in black frames."""
+    """Embeddings that are the mean colours of frames; NaN for black frames."""
 
     name = "colours"
 

@@ -27,22 +27,21 @@ BATCH = 2
 def check_backend(
     spec: BackendSpec, model_params: Mapping[str, Any], frame_shape: tuple[int, int, int] = (64, 64, 3)
 ) -> None:
-    """Check that a backend keeps its contract.
+    """Check the networks and renderers of a backend, on the CPU.
 
-    model_params: a small but complete configuration in the backend's schema; frame_shape: (H, W, C) of its frames.
+    In fp32: groups as declared, identical for one seed; finite results of the specified shapes and ranges; frames of a
+    batch independent of each other; the fast path within 1e-3 of the plain one; a published layout that converts in
+    both directions. Finite frames in bf16, at twice the size (or a UsageError), and in every motion mode.
 
-    The networks, on the CPU in fp32: groups as declared, identical for one seed, finite results of the specified
-    shapes and ranges, frames of a batch independent of each other, fast paths within 1e-3 of the plain one, and a
-    published layout that converts in both directions; finite frames in bf16, at twice the size (or a UsageError), and
-    in every mode of motion.
+    model_params: a small but complete configuration in the backend's schema.  frame_shape: (H, W, C) of its frames.
     """
     fault = spec_fault("backend", spec)
     require(fault is None, fault or "")
-    require(spec.summary, "the summary says what it is")
-    require(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are one word each", spec.motions)
+    require(spec.summary, "the spec has a summary")
+    require(spec.motions and all(map(str.isidentifier, spec.motions)), "motions are single words", spec.motions)
     schema = spec.schema()
     certainty = spec.recognises(dict(model_params))
-    require(0 < certainty <= 1, "recognises() is above 0 and at most 1 for its own model_params", certainty)
+    require(0 < certainty <= 1, "recognises() is in (0, 1] for its own model_params", certainty)
     require(spec.recognises({}) == 0, "recognises({}) is 0")
     _check_unknown_keys(schema, model_params)
     torch.manual_seed(0)
@@ -86,11 +85,11 @@ def _check_modes(spec: BackendSpec, renderer: Renderer, frames: Tensor) -> None:
     for mode in getattr(renderer, "own_modes", spec.motions):
         require(mode in spec.motions, "own_modes are among the motions of the spec", mode)
         moved = renderer.transfer(driving, driving[:1], context.motion, mode=mode, options=None)
-        require(len(moved) == len(frames), f"transfer() moves each frame in mode {mode}", len(moved))
+        require(len(moved) == len(frames), f"transfer() returns one motion per frame in mode {mode}", len(moved))
         _check_frames(renderer.render(context, moved), frames, f"in mode {mode}")
         move = renderer.transfer_clip if isinstance(renderer, ClipTransferRenderer) else renderer.transfer
         moved = move(driving, driving[:1], driving, mode=mode, options=None)
-        require(len(moved) == len(frames), f"frames of a video move in mode {mode}, too", len(moved))
+        require(len(moved) == len(frames), f"transfer works for a source video in mode {mode}", len(moved))
 
 
 def _check_finite(renderer: Renderer, frames: Tensor, how: str) -> None:
@@ -141,12 +140,12 @@ def _check_layout(spec: BackendSpec, groups: Groups) -> None:
     """Check published names and shapes, and the conversion back."""
     before = {name: _shapes(tensors) for name, tensors in groups.items()}
     same = {name: _shapes(tensors) for name, tensors in spec.from_published(groups).items()} == before
-    require(same, "from_published() leaves tensors in the layout of modules() as they are")
+    require(same, "from_published() does not change tensors in the layout of modules()")
     again = spec.from_published(spec.to_published(groups))
-    require(set(again) == set(groups), "the groups come back from the published layout")
+    require(set(again) == set(groups), "groups are the same after to_published() and from_published()")
     for name, tensors in groups.items():
         same = again[name].keys() == tensors.keys() and all(again[name][key].equal(tensors[key]) for key in tensors)
-        require(same, f"the tensors of {name} come back from the published layout")
+        require(same, f"tensors of {name} are the same after to_published() and from_published()")
 
 
 def _check_views(renderer: Renderer, frames: Tensor) -> None:
@@ -154,10 +153,10 @@ def _check_views(renderer: Renderer, frames: Tensor) -> None:
     context = renderer.encode_source(frames[:2])
     _check_motion(context.motion, 1)
     motion = renderer.detect(frames)
-    require(_alike(context.motion, motion[:1]), "the motion of several pictures of a source is that of the first")
+    require(_alike(context.motion, motion[:1]), "the context of several source pictures has the motion of the first")
     rendered = renderer.render(context, motion)
-    require(_fits(rendered, frames), "render() of several pictures of a source gives (B, C, H, W)")
-    require(rendered.isfinite().all(), "frames made of several pictures are finite")
+    require(_fits(rendered, frames), "render() with several source pictures returns (B, C, H, W)")
+    require(rendered.isfinite().all(), "frames with several source pictures are finite")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -171,9 +170,9 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     _check_motion(motion, len(frames))
     context = renderer.encode_source(frames[:1])
     _check_motion(context.motion, 1)
-    require(_alike(context.motion, motion[:1]), "the context's motion is that of its source")
+    require(_alike(context.motion, motion[:1]), "the context has the motion of its source")
     together = renderer.render(context, motion)
-    require(_fits(together, frames), "render() gives (B, C, H, W), no smaller than the frames", together)
+    require(_fits(together, frames), "render() returns (B, C, H, W), no smaller than the frames", together)
     require(torch.isfinite(together).all(), "frames are finite")
     low, high = float(together.min()), float(together.max())
     require(low >= 0 and high <= 1, "frames are in [0, 1]", f"{low:.3g} to {high:.3g}")
@@ -181,19 +180,22 @@ def _check_renderer(renderer: Renderer, frames: Tensor) -> Tensor:
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.detect(frames[one])
-        require(_alike(alone, motion[one]), "detect() sees each frame of a batch on its own")
-        require(_near(renderer.render(context, motion[one]), together[one]), "render() makes each frame on its own")
+        require(_alike(alone, motion[one]), "detect() treats the frames of a batch independently")
+        require(
+            _near(renderer.render(context, motion[one]), together[one]),
+            "render() treats the frames of a batch independently",
+        )
     _check_flow(renderer, context, motion, together)
-    require(frames.equal(before), "the frames that are handed in stay as they are")
+    require(frames.equal(before), "the given frames are not changed")
     return together
 
 
 def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts, frames: Tensor) -> None:
-    """Check the flow of a renderer that reports one; frames: those that `render` returned."""
+    """Check the flow of a renderer that has one.  frames: the result of `render`."""
     if not isinstance(renderer, FlowRenderer):
         return
     again, flow = renderer.render_with_flow(context, motion)
-    require(_near(again, frames), "render_with_flow() gives the frames of render()")
+    require(_near(again, frames), "render_with_flow() returns the frames of render()")
     if flow is None:
         return
     fits = flow.ndim == 4 and len(flow) == len(frames) and flow.shape[3] == 2
@@ -203,7 +205,10 @@ def _check_flow(renderer: Renderer, context: SourceContext, motion: MotionParts,
     for index in range(len(frames)):
         one = slice(index, index + 1)
         alone = renderer.render_with_flow(context, motion[one])[1]
-        require(alone is not None and _near(alone, flow[one]), "render_with_flow() sees each frame on its own")
+        require(
+            alone is not None and _near(alone, flow[one]),
+            "render_with_flow() treats the frames of a batch independently",
+        )
 
 
 def _check_motion(motion: MotionParts, count: int) -> None:
@@ -213,7 +218,7 @@ def _check_motion(motion: MotionParts, count: int) -> None:
         points, jacobians, covariances, codes = motion.parts()
         assert points is not None
         require(points.ndim == 3 and points.shape[2] == 2, "keypoints are (B, K, 2)", points)
-        require(points.shape[1] or codes is not None, "there are keypoints, or codes in their place")
+        require(points.shape[1] or codes is not None, "there are keypoints or codes")
         for name, maps in (("Jacobians", jacobians), ("covariances", covariances)):
             require(maps is None or maps.shape == (*points.shape, 2), f"{name} are (B, K, 2, 2)", maps)
         require(codes is None or codes.ndim == 2, "codes are (B, D)", codes)
@@ -234,9 +239,9 @@ def _alike(one: MotionParts, other: MotionParts) -> bool:
 
 
 def _fits(rendered: Tensor, frames: Tensor) -> bool:
-    """Return whether rendered frames have the model's count and channels, and its size or a larger one."""
-    larger = [made / given for made, given in zip(rendered.shape[2:], frames.shape[2:], strict=True)]
-    return rendered.shape[:2] == frames.shape[:2] and larger[0] == larger[1] >= 1
+    """Return whether rendered frames have the count and channels of `frames`, and their size or a multiple."""
+    vertical, horizontal = (out / given for out, given in zip(rendered.shape[2:], frames.shape[2:], strict=True))
+    return rendered.shape[:2] == frames.shape[:2] and vertical == horizontal >= 1
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -250,18 +255,17 @@ def check_training(
     train_params: Mapping[str, Any],
     frame_shape: tuple[int, int, int] = (64, 64, 3),
 ) -> None:
-    """Check that the training of a backend keeps its contract.
+    """Check the training of a backend: two steps on the CPU, and one forward pass under autocast to bf16.
 
-    train_params: as in a preset, with `perceptual_network: none`; other arguments: see `check_backend`.
+    Every phase has finite scalar losses, each weight belongs to one optimiser, every optimiser changes weights, and
+    losses are the same for the same seed.
 
-    Two steps on the CPU, and the forward passes of one under autocast to bf16: every phase gives finite scalar losses,
-    their gradients reach what its optimisers train, each weight belongs to one optimiser, every optimiser changes
-    something, and one seed gives one result. Raises AssertionError with the violated requirement.
+    train_params: as in a preset, with `perceptual_network: none`.  Other arguments: see `check_backend`.
     """
     schema = spec.sections().get("train_params", BaseTrainParams)
     params = schema.model_validate(dict(train_params))
     first, second = (_losses(spec, model_params, params, frame_shape) for _ in range(2))
-    require(first == second, "the same seed gives the same losses")
+    require(first == second, "losses are the same for the same seed")
     _check_half(spec, model_params, params, frame_shape)
 
 
@@ -303,7 +307,7 @@ def _losses(
 
 def _check_optimisers(phases: list[TrainingPhase]) -> None:
     names = [name for phase in phases for name in phase.optimisers]
-    require(bool(names) and len(set(names)) == len(names), "every optimiser has a name of its own", names)
+    require(bool(names) and len(set(names)) == len(names), "optimisers have unique names", names)
     trained: set[int] = set()
     for phase in phases:
         own = {id(parameter) for parameter in phase.module.parameters() if parameter.requires_grad}
@@ -313,7 +317,7 @@ def _check_optimisers(phases: list[TrainingPhase]) -> None:
             trained |= held
             require(held <= own, f"the module of the phase '{phase.name}' registers what its optimisers train")
             own -= held
-        require(not own, f"the module of the phase '{phase.name}' registers nothing else that learns")
+        require(not own, f"the module of the phase '{phase.name}' registers no other trainable weights")
 
 
 def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[PhaseResult, list[float]]:
@@ -323,7 +327,7 @@ def _step(phase: TrainingPhase, batch: TrainingBatch, generated: Any) -> tuple[P
         require(loss.dim() == 0 and bool(loss.isfinite()), f"the loss '{name}' is a finite scalar", loss)
     if result.view is not None:
         shapes = {tuple(frames.shape) for frames in (result.view.source, result.view.driving, result.view.prediction)}
-        require(shapes == {tuple(batch.source.shape)}, "a view shows frames of the size of the batch", sorted(shapes))
+        require(shapes == {tuple(batch.source.shape)}, "a view has frames of the size of the batch", sorted(shapes))
     for optimiser in phase.optimisers.values():
         optimiser.zero_grad(set_to_none=True)
     torch.stack(list(result.losses.values())).sum().backward()  # type: ignore[no-untyped-call]

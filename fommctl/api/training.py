@@ -61,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Presets name the sections of a training, and `crop` reads presets: importing torch can take longer than a clip.
+    # Presets need this module's sections, and commands such as `crop` read presets without needing torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "perceptual" if name == "PerceptualNetwork" else "losses"
@@ -81,7 +81,7 @@ class TrainingBatch:
     source_landmarks: Tensor | None = None
     """(B, N, 2) in [-1, 1], x before y; NaN if none were found. None without `train_params.guidance`."""
     driving_landmarks: Tensor | None = None
-    """Landmarks of the driving frames, as `source_landmarks`."""
+    """Landmarks of the driving frames, in the same form."""
     step: int = 0
     """Index of the step, from 0, counted across resumptions."""
     epoch: int = 0
@@ -121,7 +121,7 @@ class PhaseResult:
     generated: Any = None
     """Prediction passed to the next phase."""
     view: TrainingView | None = None
-    """Pictures for visualisation; the first phase that has any is used."""
+    """Pictures for visualisation; those of the first phase that returns any are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +130,22 @@ class TrainingPhase:
 
     name: str
     module: nn.Module
-    """`forward(batch, generated) -> PhaseResult`; `generated` is from the previous phase, None in the first.
-    Registers exactly the networks that its optimisers train (and frozen ones), so that gradients can be exchanged."""
+    """Module with `forward(batch, generated) -> PhaseResult`, where `generated` is the previous phase's, None in the
+    first. It registers the networks that its optimisers train and frozen ones, but no others, so that gradients can be
+    exchanged between processes."""
     optimisers: Mapping[str, Optimizer]
-    """Optimisers by the names of the published checkpoint (`optimizer_generator`), or any others; their learning rates
-    are those of the preset and follow the schedule. A group of parameters may have a `limit`: before a step its
-    gradients are scaled down to that norm, of order `limit_norm` (2 by default, `inf` for the
-    largest)."""
+    """Optimisers by name, those of the published checkpoint (`optimizer_generator`) or any others, with the preset's
+    learning rates, to which the schedule is applied. A parameter group may have a `limit`: before each step its
+    gradients are scaled down to this norm, of order `limit_norm` (default 2; `inf` for the largest element)."""
 
 
 class TrainableBackend(Backend, Protocol):
     """A backend with a training step."""
 
     def training(self, params: Any, perceptual: PerceptualNetwork | None) -> Sequence[TrainingPhase]:
-        """Return the phases of a step, over the networks of `modules()`, on whichever device they are by then.
+        """Return the phases of a step over the networks of `modules()`, on the device where they are now.
 
-        params: the preset's `train_params` in the schema of this backend (see `BackendSpec.sections`), else
+        params: the preset's `train_params`, in this backend's schema if it has one (see `BackendSpec.sections`), else
         BaseTrainParams.  perceptual: the frozen network that `params.features` names, on the same device, or None.
         Raises UsageError if `params` cannot be trained with these networks.
         """

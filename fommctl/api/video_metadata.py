@@ -1,9 +1,9 @@
-"""The tables of chunks of videos that come with https://github.com/AliaksandrSiarohin/video-preprocessing.
+"""Reads the tables of video chunks that come with https://github.com/AliaksandrSiarohin/video-preprocessing.
 
 A row is a chunk of one raw video: `video_id,start,end,bbox,fps,width,height,partition,person_id`. `start` and `end`
 count frames at `fps`, the end exclusive; `bbox` is LEFT-TOP-RIGHT-BOTTOM in pixels of a frame of `width` x `height`,
-and may extend beyond it. The raw video may have another rate and size: load_videos.py there takes the frames whose
-time is in [start / fps, end / fps) and scales the box. `partition` is missing from the first table of Tai-Chi-HD,
+and may extend beyond it. The raw video may have another rate and size: the published load_videos.py takes the frames
+whose time is in [start / fps, end / fps) and scales the box. `partition` is missing from the first table of Tai-Chi-HD,
 `person_id` from all of Tai-Chi-HD. A video id may end in `#` and the person.
 """
 
@@ -32,15 +32,15 @@ _PLAIN_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,200}")
 
 
 def chunks(root: Path, metadata: str, *, person_of: Callable[[str], str] = str) -> Iterator[ClipRecord]:
-    """Yield a record for each row of the table `metadata` in `root`, or of the only other CSV file there with its
-    columns.
+    """Yield a record for each row of a table of chunks.
 
-    Videos are files anywhere below `root` named after the id. For a missing one, the record's path is its expected
-    place. Records are named as published, `PERSON#VIDEO#START#END`; the person is from the table,
-    else `person_of(video_id)`, and without a person too, the video: `VIDEO#START#END`.
-    A row that cannot be used (an invalid number, an end before the start, an empty box, an id that is not a file name,
-    or a duplicate row) is left out with a warning. The first row of a person decides the split.
+    Rows that cannot be used (an invalid number, an end before the start, an empty box, an id that is not a file name,
+    a duplicate) are skipped with a warning. Records are named as published, `PERSON#VIDEO#START#END`, or
+    `VIDEO#START#END` if the person is the video. A person's first row decides the split.
 
+    root: folder with the table, and the videos anywhere below it, named after their ids. The record of a missing video
+    has the path where it is expected.  metadata: file name of the table; if there is no such file, the only CSV file
+    in `root` with these columns is used.  person_of: returns the person of a video id, for rows without a person.
     Raises InputError if there is no table, it lacks a column, no row is usable, or `root` has none of its videos.
     """
     table = _find_table(root, metadata)
@@ -72,13 +72,14 @@ def chunks(root: Path, metadata: str, *, person_of: Callable[[str], str] = str) 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """One row."""
+    """A row of the table."""
 
     video: str
     person: str
     start: int
-    """Frame at `rate`."""
+    """First frame, counted at `rate`."""
     end: int
+    """Last frame, exclusive."""
     rate: float
     box: Box
     frame: tuple[int, int]
@@ -100,10 +101,10 @@ def _find_table(root: Path, metadata: str) -> Path:
     fitting = [path for path in tables if set(COLUMNS) <= set(columns_of(path))]
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
-        raise InputError(f"{root} contains several tables: {names}", f"Name the one that counts {metadata}.")
+        raise InputError(f"{root} contains several tables: {names}", f"Rename the one to use to {metadata}.")
     if not fitting:
         raise InputError(
-            f"{root} holds no {metadata}", f"Put it there, next to the videos. Its columns: {', '.join(COLUMNS)}."
+            f"{root} has no {metadata}", f"Put it there, next to the videos. Its columns: {', '.join(COLUMNS)}."
         )
     return fitting[0]
 
@@ -116,7 +117,7 @@ def _usable(table: Path, person_of: Callable[[str], str]) -> Iterator[_Chunk]:
             chunk = _chunk(row.cells, person_of)
             seen[chunk.person, chunk.name] += 1
             if seen[chunk.person, chunk.name] > 1:
-                raise ValueError(f"{chunk.video} from {chunk.start} to {chunk.end} is there already")
+                raise ValueError(f"duplicate of {chunk.video} from {chunk.start} to {chunk.end}")
         except ValueError as error:
             bad += 1
             _warn(table, row, error, bad)
@@ -126,25 +127,25 @@ def _usable(table: Path, person_of: Callable[[str], str]) -> Iterator[_Chunk]:
     if bad > _SHOWN_WARNINGS:
         _log.warning("%s: %d rows were skipped in total", table, bad)
     if not good:
-        raise InputError(f"{table} has no row that can be used", "Download it again; the log says what is wrong.")
+        raise InputError(f"{table} has no usable row", "Download it again; the log says what is wrong with each row.")
 
 
 def _warn(table: Path, row: Row, error: ValueError, count: int) -> None:
     level = logging.WARNING if count <= _SHOWN_WARNINGS else logging.INFO
-    _log.log(level, "%s, line %d is left out: %s", table, row.line, error)
+    _log.log(level, "%s, line %d was skipped: %s", table, row.line, error)
 
 
 def _chunk(cells: Mapping[str, str], person_of: Callable[[str], str]) -> _Chunk:
-    """Parse a row. Raises ValueError with what is wrong."""
-    video, _, behind = cells["video_id"].partition("#")
+    """Parse a row. Raises ValueError with the reason why it cannot be used."""
+    video, _, owner = cells["video_id"].partition("#")
     video = video.removesuffix(".mp4")
-    person = cells.get("person_id") or behind or person_of(video)
+    person = cells.get("person_id") or owner or person_of(video)
     for what, name in (("video_id", video), ("person_id", person)):
         if not _PLAIN_NAME.fullmatch(name) or name.startswith("."):
             raise ValueError(f"{what} {name!r} cannot be a file name")
     start, end = (_whole(cells, name) for name in ("start", "end"))
     if end <= start:
-        raise ValueError(f"it ends at frame {end} and starts at {start}")
+        raise ValueError(f"the end {end} is not after the start {start}")
     rate = _positive(cells, "fps")
     match = _BOX.fullmatch(cells["bbox"])
     if not match:

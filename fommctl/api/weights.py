@@ -1,4 +1,4 @@
-"""Weights that a plugin needs besides a model: for a detector, a metric or a perceptual loss."""
+"""Downloads weights that a plugin needs besides its models: for a detector, a metric or a perceptual loss."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def weights_file(
     check: Callable[[Path], object] = lambda path: None,
     instead: str = "",
 ) -> Path:
-    """Return the file of weights called `name`; it is downloaded once, and an interrupted download is resumed.
+    """Return the path of a file of weights, which is downloaded once; an interrupted download is resumed.
 
-    urls: tried in order, as in `ModelSpec`.  folder: where it is kept; None for the folder in FOMMCTL_HOME.  check:
-    raises ModelError if a downloaded file is not as expected.  instead: an alternative for the user, for the hint.
+    name: file name.  urls: addresses to try in order, as in `ModelSpec`.  folder: where the file is kept; None for
+    `weights` in FOMMCTL_HOME.  sha256, size (bytes): of the file, if they are known.  check: called with a downloaded
+    file, raises ModelError if it is not as expected.  instead: an alternative to the download, for the hint.
     Raises MissingError if the file is missing and FOMMCTL_OFFLINE is set or every URL fails, OutputError if it cannot
     be written.
     """

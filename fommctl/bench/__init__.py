@@ -1,1 +1,1 @@
-"""Measuring how fast the model runs and trains here, and how exactly."""
+"""Measurements of speed and accuracy, in rendering and training."""

@@ -1,4 +1,4 @@
-"""The options of `bench`."""
+"""The configuration of `bench`, from which its command-line options are built."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import typer
 
 from fommctl.options import Device, Precision, Seed, Sets, configuration
 
-FRAMES = 24
-PAIRS = 12
+FRAMES, PAIRS = 24, 12
+"""Default number of frames to render, and of pairs to train on."""
 
 
 @configuration
 class BenchConfig:
-    """Configuration of a measurement."""
+    """Options of one measurement."""
 
     preset: Annotated[
         str, typer.Option("-p", "--preset", help="A name (see 'fommctl presets list') or a YAML file.")
     ] = "vox-256"
     device: Device = "auto"
     precision: Precision = "auto"
-    """`auto`: every precision that makes sense on the device, each a path."""
+    """Precision to measure; `auto` for all that are useful on the device."""
     train: Annotated[bool, typer.Option("--train", help="Measure training steps instead.")] = False
     frames: Annotated[
         int | None,

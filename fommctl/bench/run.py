@@ -1,4 +1,4 @@
-"""Bench: the fast paths against the plain fp32 loop, in turns in one process, on random weights."""
+"""Measures the fast paths against the plain fp32 loop, in turns in one process, with random weights."""
 
 from __future__ import annotations
 
@@ -41,32 +41,34 @@ from fommctl.presets.preset import load_preset
 from fommctl.presets.sections import Preset
 
 Report = Callable[[int, int | None], None]
-"""report(frames done, frames in all)."""
+"""report(frames done, total frames)."""
 PLAIN = "plain"
 _PATHS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16"), "mps": ("fp32",)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathResult:
-    """One way to run the model."""
+    """Speed and errors of one way to run the model."""
 
     frames_per_second: float
     ratio: float
-    """Ratio to the plain loop in the same run."""
+    """Speed relative to the plain loop in the same run."""
     error_max: float
-    """Largest error of the frames in [0, 1], against the plain loop."""
+    """Largest absolute difference from the plain loop's frames, in [0, 1]."""
     error_mean: float
+    """Mean absolute difference from the plain loop's frames, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndToEnd:
-    """`animate` from file to file."""
+    """Speed of `animate` from file to file."""
 
     frames_per_second: float
+    """Rate with a driving video of the model's size."""
     of_model_rate: float
-    """Rate over that of the model alone in the same run; the driving video has the model's size."""
+    """Rate with a driving video of the model's size, relative to that of the model alone in the same run."""
     of_model_rate_720p: float
-    """The same rate with a driving video of 1280x720."""
+    """Rate with a driving video of 1280x720, relative to that of the model alone."""
 
 
 MeasureEndToEnd = Callable[[Preset, Backend, Host, torch.device, str], EndToEnd]
@@ -75,21 +77,22 @@ MeasureEndToEnd = Callable[[Preset, Backend, Host, torch.device, str], EndToEnd]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchResult:
-    """Result of `fommctl bench`."""
+    """The result of `fommctl bench`."""
 
     preset: str
     device: str
     batch_size: int
     threads: int
     auto_precision: str
-    """Precision that `--precision auto` stands for on this device."""
+    """Precision that `--precision auto` chooses on this device."""
     paths: Mapping[str, PathResult]
-    """`plain` and the precisions."""
+    """Results by path: `plain`, and the precisions."""
     shares: Mapping[str, float]
-    """Each network's share of the time of the plain loop, in [0, 1]."""
+    """Share of each network in the time of the plain loop, in [0, 1]."""
     end_to_end: EndToEnd | None
+    """Speed of `animate`; None if it was not measured."""
     peak_memory_mb: float | None
-    """Peak of a process that renders by the path of `auto_precision` and does nothing else; None where unknown."""
+    """Peak memory in MiB of a process that only renders, in the chosen precision; None if unknown."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json. Keys may be added, but never renamed or removed."""
@@ -113,7 +116,11 @@ def run(
     end_to_end: MeasureEndToEnd | None = None,
     report: Report | None = None,
 ) -> BenchResult:
-    """Measure. Raises UsageError or MissingError for a preset, device or precision that is not to be had."""
+    """Measure the paths of a preset's model with random weights.
+
+    end_to_end: measures `animate`, such as `measure`; None to leave it out.  Raises UsageError or MissingError for a
+    preset, device or precision that is not available.
+    """
     check_seed(config.seed)
     device = resolve_device(config.device)
     resolve_precision(config.precision, device)
@@ -122,7 +129,7 @@ def run(
     batch_size = config.batch_size or (BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU)
     modules = _fresh_backend(preset, host, config.seed).modules()
     chosen = choose_precision(config.precision, device, modules)
-    # In a process of its own and before this one is large: what counts is the path alone.
+    # Measured in a new process, so that only this path counts, and first, while this process is small.
     memory = _peak_memory_alone(config, device, chosen, batch_size)
     backend = random_backend(preset, host, config.seed)
     precisions = _PATHS[device.type] if config.precision == "auto" else (chosen,)
@@ -144,8 +151,7 @@ def run(
 
 
 def random_backend(preset: Preset, host: Host, seed: int) -> Backend:
-    """Return networks with seeded random weights, and the BatchNorm statistics that smooth random pictures give under
-    them."""
+    """Return a backend with seeded random weights, whose BatchNorm statistics are from smooth random pictures."""
     backend = _fresh_backend(preset, host, seed)
     plain = backend.prepare(torch.device("cpu"), "fp32", fast=False)
     frames = smooth_pictures(2, preset.frame_shape, seed)
@@ -158,7 +164,7 @@ def random_backend(preset: Preset, host: Host, seed: int) -> Backend:
 
 
 def smooth_pictures(count: int, frame_shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Return clouds of random colours (count, C, H, W) in [0, 1] for frames of (H, W, C)."""
+    """Return smooth random pictures (count, C, H, W) in [0, 1].  frame_shape: (H, W, C)."""
     height, width, channels = frame_shape
     points = torch.rand(count, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(points, (height, width), mode="bicubic").clamp(0, 1)
@@ -172,7 +178,7 @@ def _fresh_backend(preset: Preset, host: Host, seed: int) -> Backend:
 
 @contextmanager
 def _calibrating(backend: Backend) -> Iterator[None]:
-    """Let every BatchNorm that runs in the block take over the statistics of its batch."""
+    """Set the statistics of every BatchNorm that runs in the block to those of its batch."""
     modules = [module for network in backend.modules().values() for module in network.modules()]
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
     momenta = [norm.momentum for norm in norms]
@@ -186,7 +192,7 @@ def _calibrating(backend: Backend) -> Iterator[None]:
 
 
 class _Path:
-    """One way to run the model: its frames and the time that they took in each round."""
+    """One way to run the model, with its frames and the times of its rounds."""
 
     def __init__(self, renderer: Renderer, batch_size: int) -> None:
         self._renderer = renderer
@@ -195,20 +201,23 @@ class _Path:
         self._frames = torch.empty(0)
 
     def start(self, source: Tensor, driving: Tensor) -> None:
-        """Encode the source and render once: what is prepared at the first call is no part of the rate."""
+        """Encode the source and render once, so that preparations on the first call do not count.
+
+        source: (1, 3, H, W), driving: (B, 3, H, W), both in [0, 1].
+        """
         device = self._renderer.device
         self._context = self._renderer.encode_source(source.to(device))
         self._driving = driving.to(device)
         self._frames = self._render().cpu()
 
     def take_time(self) -> None:
-        """Run one round."""
+        """Run one round and record its time per frame."""
         began = time.perf_counter()
         self._render()
         self._seconds.append((time.perf_counter() - began) / len(self._driving))
 
     def result(self, plain: _Path) -> PathResult:
-        """Return medians over the rounds."""
+        """Return speed (medians over the rounds) and errors relative to the plain path."""
         seconds, reference = statistics.median(self._seconds), statistics.median(plain._seconds)
         error = (self._frames - plain._frames).abs()
         return PathResult(
@@ -230,7 +239,7 @@ class _Path:
 
 
 def _shares(path: _Path, backend: Backend) -> dict[str, float]:
-    """Measure each network's share of the time of a frame."""
+    """Return each network's share of the time of one round."""
     seconds: dict[str, float] = {}
     hooks = []
 
@@ -263,7 +272,7 @@ def _measure(
     batch: int,
     report: Report | None,
 ) -> None:
-    """Run rounds of one batch a path, in turns, so that whatever else the machine does affects all paths alike."""
+    """Run rounds of one batch per path, in turns, so that other load on the machine affects all paths alike."""
     pictures = smooth_pictures(batch + 1, frame_shape, config.seed + 1)
     for path in paths.values():
         path.start(pictures[:1], pictures[1:])
@@ -276,12 +285,12 @@ def _measure(
 
 
 def _peak_memory_alone(config: BenchConfig, device: torch.device, precision: str, batch: int) -> float | None:
-    """Return the megabytes that a process of its own needs at most for model and rendering, by one path."""
+    """Return the peak memory in MiB of a new process that loads the model and renders in one precision."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_render_and_weigh, config, str(device), precision, batch).result()
+        return pool.submit(_peak_of_rendering, config, str(device), precision, batch).result()
 
 
-def _render_and_weigh(config: BenchConfig, device_name: str, precision: str, batch: int) -> float | None:
+def _peak_of_rendering(config: BenchConfig, device_name: str, precision: str, batch: int) -> float | None:
     host, device = load_host(), torch.device(device_name)
     preset = load_preset(config.preset, host, sets=config.sets)
     backend = _fresh_backend(preset, host, config.seed)
@@ -291,14 +300,14 @@ def _render_and_weigh(config: BenchConfig, device_name: str, precision: str, bat
     path.take_time()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return _largest_memory()
+    return _peak_memory()
 
 
-def _largest_memory() -> float | None:
-    """Return the megabytes that this process held at most; None where the system does not tell."""
+def _peak_memory() -> float | None:
+    """Return the peak memory of this process in MiB; None if the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
-    # What getrusage tells on Linux counts what the process was before it became this program: its parent's size.
+    # On Linux, getrusage includes the size of the parent process from before exec.
     for line in lines:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -311,24 +320,25 @@ def _largest_memory() -> float | None:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    """Return the fields of a dataclass of numbers, to six significant digits."""
+    """Return the fields of a dataclass of numbers, rounded to six significant digits."""
     return {name: float(f"{value:.6g}") for name, value in asdict(values).items()}
 
 
 RATE = Fraction(25)
 SECONDS = 5.0
-"""A clip is made long enough for the model to be busy with it for about this long."""
+"""Rendering time for which the length of the clip is chosen."""
 FEWEST, MOST = 16, 600
+"""Range of the clip's length in frames."""
 HD = 1280, 720
 ROUNDS = 3
 SLOW = 1.0
-"""Frames a second below which one round of a few frames tells all: files cost next to nothing beside such a model."""
+"""Frames per second below which one round of a few frames is enough, as reading and writing files hardly matters."""
 
 
 def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, precision: str) -> EndToEnd:
-    """Return rounds of the model alone, `animate` with a clip of the model's size, and `animate` with 720p, in turns.
+    """Measure the model alone, `animate` with a clip of the model's size, and `animate` with a 720p clip, in turns.
 
-    backend: with its weights.  Framing is given, so that no detection is in it; the result is an .mp4 file.
+    `animate` writes an .mp4 file and detects no faces.  backend: with its weights.
     """
     model = LoadedModel("bench", backend, preset, {}, ())
     engine = Animator(model, host, device=str(device), precision=precision)
@@ -356,19 +366,20 @@ def measure(preset: Preset, backend: Backend, host: Host, device: torch.device, 
 
 
 def _moving(width: int, height: int, count: int) -> list[Frame]:
-    """Return frames of a cloud of colours that drifts."""
-    cloud = HostPixels(smooth_pictures(1, (height, width, 3), 0)).array()[0]
-    return [Frame(np.roll(cloud, 2 * index, axis=1), index, index / RATE, 1 / RATE) for index in range(count)]
+    """Return frames of a smooth picture that moves sideways."""
+    picture = HostPixels(smooth_pictures(1, (height, width, 3), 0)).array()[0]
+    return [Frame(np.roll(picture, 2 * index, axis=1), index, index / RATE, 1 / RATE) for index in range(count)]
 
 
 def _alone(engine: Animator, pictures: Sequence[Pixels]) -> float:
-    """Return frames a second of the model's loop, pictures to pictures, without files."""
+    """Return the frames per second of the model from pictures to pictures, without files."""
     began = time.perf_counter()
     count = sum(1 for _ in engine.frames(pictures[0], pictures, adapt_scale=True, smooth=False))
     return count / (time.perf_counter() - began)
 
 
 def _animated(engine: Animator, source: Path, driving: Path, driving_crop: str) -> float:
+    """Return the frames per second of `animate`."""
     config = AnimateConfig(
         source=source,
         driving=driving,
@@ -380,8 +391,9 @@ def _animated(engine: Animator, source: Path, driving: Path, driving_crop: str) 
     return animate.run(config, engine).end_to_end_rate
 
 
-def _write(path: Path, size: tuple[int, int], cloud: tuple[int, int], count: int) -> None:
-    frames: list[NDArray[np.uint8]] = [resize(frame.pixels, size) for frame in _moving(*cloud, 32)]
+def _write(path: Path, size: tuple[int, int], drawn: tuple[int, int], count: int) -> None:
+    """Write a clip of `count` frames of this (width, height), which are drawn in another size."""
+    frames: list[NDArray[np.uint8]] = [resize(frame.pixels, size) for frame in _moving(*drawn, 32)]
     with Writer(path, width=size[0], height=size[1], rate=RATE) as writer:
         for index in range(count):
             writer.write(frames[index % len(frames)], index / RATE, 1 / RATE)

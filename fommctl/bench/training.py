@@ -1,4 +1,4 @@
-"""Bench of training: steps in the precision that `train` chooses against plain fp32 steps, in turns in one process."""
+"""Measures training steps in the precision that `train` chooses against fp32 steps, in turns in one process."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from fommctl.presets.sections import BaseTrainParams, Preset
 from fommctl.train.step import TrainingStep
 
 BATCH_ON_CPU = 4
-"""Pairs of a step where none is named; on a GPU it is the preset's."""
+"""Default pairs per step on a CPU; elsewhere the preset's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPathResult:
-    """One way to train."""
+    """Speed and deviation of training in one precision."""
 
     samples_per_second: float
     ratio: float
-    """Ratio to the plain fp32 step in the same run."""
+    """Speed relative to plain fp32 steps in the same run."""
     loss_deviation: float
-    """Deviation of the first step's sum of losses from the plain one, as a share of it."""
+    """Relative deviation of the first step's total loss from that of the plain fp32 step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingBenchResult:
-    """Result of `fommctl bench --train`."""
+    """The result of `fommctl bench --train`."""
 
     preset: str
     device: str
     batch_size: int
     threads: int
     auto_precision: str
-    """Precision that `--precision auto` stands for on this device."""
+    """Precision that `--precision auto` chooses on this device."""
     perceptual_network: str
     paths: Mapping[str, TrainingPathResult]
-    """`plain` and the precisions."""
+    """Results by path: `plain`, and the chosen precision."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json. Keys may be added, but never renamed or removed."""
@@ -65,10 +65,10 @@ class TrainingBenchResult:
 
 
 def run(config: BenchConfig, host: Host | None = None, *, report: Report | None = None) -> TrainingBenchResult:
-    """Measure. config.frames: pairs that each path learns from. The weights of VGG-19 are random: nothing is fetched.
+    """Measure training steps of a preset's model; VGG-19 has random weights, so that nothing is downloaded.
 
-    Raises UsageError or MissingError for a preset, device or precision that is not to be had, or a preset whose
-    backend does not train.
+    config.frames is the number of pairs for each path.  Raises UsageError or MissingError for a preset, device or
+    precision that is not available, or a backend that cannot be trained.
     """
     check_seed(config.seed)
     device = resolve_device(config.device)
@@ -95,13 +95,13 @@ def run(config: BenchConfig, host: Host | None = None, *, report: Report | None 
         batch_size=batch_size,
         threads=torch.get_num_threads(),
         auto_precision=choose_training_precision("auto", device),
-        perceptual_network=_perceptual_name(params),
+        perceptual_network=params.features or "none",
         paths={name: path.result(paths[PLAIN], batch_size) for name, path in paths.items()},
     )
 
 
 class _Path:
-    """Networks that train in one precision, and the time that their steps took."""
+    """Networks that are trained in one precision, with the times of their steps."""
 
     def __init__(self, preset: Preset, host: Host, seed: int, device: torch.device, precision: str) -> None:
         backend = random_backend(preset, host, seed)
@@ -115,11 +115,11 @@ class _Path:
         self._first_loss = 0.0
 
     def start(self, batch: TrainingBatch) -> None:
-        """Run one step: what is prepared at the first one is no part of the rate."""
+        """Run one step, so that preparations in the first one do not count."""
         self._first_loss = sum(self._step(batch).losses.values())
 
     def take_time(self, batch: TrainingBatch) -> None:
-        """Run one round."""
+        """Run one step and record its time."""
         began = time.perf_counter()
         self._step(batch)
         if self._device.type == "cuda":
@@ -127,7 +127,7 @@ class _Path:
         self._seconds.append(time.perf_counter() - began)
 
     def result(self, plain: _Path, batch_size: int) -> TrainingPathResult:
-        """Return medians over the rounds."""
+        """Return speed (medians over the steps) and deviation relative to the plain path."""
         seconds, reference = statistics.median(self._seconds), statistics.median(plain._seconds)
         return TrainingPathResult(
             samples_per_second=batch_size / seconds,
@@ -137,7 +137,7 @@ class _Path:
 
 
 def _batch(preset: Preset, size: int, seed: int, device: torch.device) -> TrainingBatch:
-    """Return random pairs, transforms, and landmarks where the preset's training is guided by them."""
+    """Return random pairs with transforms, and with landmarks if the preset's training needs them."""
     params: BaseTrainParams = preset.section("train_params")
     generator = torch.Generator().manual_seed(seed)
     transform = ThinPlateTransform.random(size, **params.transform_params.model_dump(), generator=generator)
@@ -150,13 +150,9 @@ def _batch(preset: Preset, size: int, seed: int, device: torch.device) -> Traini
     return TrainingBatch(source, driving, transform.to(source), landmarks, landmarks)
 
 
-def _perceptual_name(params: BaseTrainParams) -> str:
-    return params.features or "none"
-
-
 def _perceptual(params: BaseTrainParams, seed: int) -> PerceptualNetwork | None:
-    if _perceptual_name(params) != "vgg19":
-        return load_perceptual(_perceptual_name(params))
+    if params.features != "vgg19":
+        return load_perceptual(params.features or "none")
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for number, inputs, outputs in Vgg19Features.LAYERS:

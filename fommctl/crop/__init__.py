@@ -1,1 +1,1 @@
-"""Cutting square clips of subjects out of videos and pictures."""
+"""Square clips of the subjects of videos and pictures."""

@@ -1,4 +1,4 @@
-"""The job of one source: search it, cut its clips out in one pass, or print the ffmpeg commands that would."""
+"""Crops one source: searches it, and writes its clips in one pass, or returns the ffmpeg commands for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fommctl.presets.sections import Framing
 from fommctl.workers import Progress
 
 ENLARGED = 1.5
-"""Factor from which on the enlargement of a subject is worth a warning."""
+"""Factor of enlargement from which on the user is warned."""
 COMMON_RATES = tuple(
     Fraction(rate)
     for rate in ("5", "8", "10", "12", "25/2", "15", "24000/1001", "24", "25", "30000/1001", "30", "48", "50",
@@ -42,16 +42,18 @@ COMMON_RATES = tuple(
 )  # fmt: skip
 _TONEMAP = "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv"
 _GAMUT = "zscale=p=bt709:t=bt709:m=bt709:r=tv"
-"""ffmpeg's nearest to what the reader does with HDR, and with wide gamut."""
+"""The ffmpeg filters nearest to the reader's conversions of HDR and wide gamut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One source, and the name of its clips."""
+    """One source to crop."""
 
     source: Path
     name: str
+    """Name of its clips, before `#`."""
     key: str
+    """Key of the source (see `key_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,21 @@ class CroppedSource:
     """The clips of one source."""
 
     rows: tuple[Row, ...] = ()
-    """Clips, by the columns of the manifest."""
+    """Clips, as rows of the manifest."""
     commands: tuple[str, ...] = ()
-    """Commands for ffmpeg, one for each clip, of a dry run."""
+    """In a dry run, the ffmpeg command of each clip."""
     warnings: tuple[str, ...] = ()
     faces: tuple[int | None, ...] = ()
-    """Numbers of the subjects, one for each clip, of a dry run."""
+    """In a dry run, the number of each clip's subject (see `Piece.face`)."""
 
 
 def make_worker(
     config: CropConfig, detector: str, framing: Framing | None, given: Detector | None = None
 ) -> Callable[[Job, Progress], CroppedSource]:
-    """Return the function that does jobs, with the detector that is given, else with one of its own (by name)."""
+    """Return the function that does jobs.
+
+    detector: name of the detector.  given: the built detector; None: it is built here, in the worker process.
+    """
     built: Detector = load_host().find("detector", detector).build() if given is None else given
 
     def work(job: Job, report: Progress) -> CroppedSource:
@@ -82,8 +87,10 @@ def make_worker(
 def crop_file(
     job: Job, config: CropConfig, detector: tuple[str, Detector], framing: Framing | None, report: Progress
 ) -> CroppedSource:
-    """Cut the clips of one source, or, in a dry run, only find them. Where it fails, clips of an earlier run stay as
-    they were."""
+    """Write the clips of one source; in a dry run, only find them.
+
+    detector: name and detector.  Raises FommctlError; then clips of an earlier run are unchanged.
+    """
     unfinished: dict[Path, Path] = {}
     folder = None if config.output is None or config.dry_run else HeldFolder(config.output)
     try:
@@ -107,10 +114,7 @@ def _crop(
     report: Progress,
     unfinished: dict[Path, Path],
 ) -> CroppedSource:
-    """Write the clips of a source.
-
-    unfinished: gets the temporary file of each clip, by its target.
-    """
+    """Write the clips of a source.  unfinished: receives the temporary file of each clip, by target."""
     info = probe(job.source, fps=config.fps, deinterlace=config.deinterlace)
     pixels = None
     if info.kind == "image":
@@ -135,7 +139,7 @@ def _crop(
         else:
             for piece, file in zip(pieces, files, strict=True):
                 write_still(pixels, piece, file, config)
-        # All are whole: only now do they take the places of older ones.
+        # Clips of an earlier run are replaced only when all new ones are complete.
         for target, file in unfinished.items():
             with output_errors(target):
                 os.replace(file, target)
@@ -145,21 +149,21 @@ def _crop(
 
 
 def _size_warnings(job: Job, found: Sequence[Piece], kept: Sequence[Piece], config: CropConfig) -> list[str]:
-    """Report subjects that are too small to be cut, or to be enlarged without losing sharpness."""
+    """Return warnings about subjects that were skipped as too small, or are much enlarged."""
     warnings = []
-    if left_out := len(found) - len(kept):
-        counted = f"{left_out} subject{'' if left_out == 1 else 's'}"
-        warnings.append(f"{job.source}: {counted} smaller than --min-size {config.min_size} left out")
+    if skipped := len(found) - len(kept):
+        counted = f"{skipped} subject{'' if skipped == 1 else 's'}"
+        warnings.append(f"{job.source}: skipped {counted} smaller than --min-size {config.min_size}")
     for number, piece in enumerate(kept):
         if piece.box.width * ENLARGED <= config.size:
             sizes = f"from {piece.box.width:g} to {config.size} pixels"
-            warnings.append(f"{job.source}: track{number} is enlarged {sizes}; --min-size leaves out small subjects")
+            warnings.append(f"{job.source}: track{number} is enlarged {sizes}; --min-size skips small subjects")
     return warnings
 
 
 def nominal_rate(info: VideoInfo, config: CropConfig) -> Fraction:
-    """Return the frame rate of the clips: the source's, at most `--max-fps`. An average, which no standard knows,
-    becomes the nearest common rate."""
+    """Return the frame rate of the clips: the source's, at most `--max-fps`; an odd average becomes the nearest common
+    rate."""
     rate = info.rate
     if rate.denominator not in (1, 2, 1001):
         rate = min(COMMON_RATES, key=lambda common: max(common, rate) / min(common, rate))
@@ -185,11 +189,12 @@ def _row(info: VideoInfo, piece: Piece, target: Path, frames: int, config: CropC
 def write_clips(
     info: VideoInfo, pieces: Sequence[Piece], targets: Sequence[Path], config: CropConfig, report: Progress
 ) -> tuple[list[int], list[str]]:
-    """Write the squares of all pieces, with their sound; return their numbers of frames, and warnings.
+    """Write the squares of all pieces with their sound; return the number of frames of each, and warnings.
 
-    Frames of pieces that overlap in time are decoded once. Timestamps are those of the source, from 0 on. Raises
-    OutputError; whatever is raised, nothing is left at the targets.
+    Frames of pieces that overlap in time are decoded once. Timestamps are the source's, shifted to begin at 0.
+    Raises InputError if a piece has no readable frame, and OutputError; then nothing is left at the targets.
     """
+    # Several clips are encoded in parallel anyway.
     threads = 0 if len(pieces) == 1 else 1
     clips = [_Clip(info, *each, config, threads=threads) for each in zip(pieces, targets, strict=True)]
     warnings: list[str] = []
@@ -215,7 +220,7 @@ def write_clips(
                     clip.take(frame, time, view)
                 report(number + 1, None)
         if any(not clip.frames for clip in group):
-            raise InputError(f"{info.path.name} has no readable frame in a part where a subject was found")
+            raise InputError(f"{info.path.name} has no readable frames in a part where a subject was found")
         warnings += reader.warnings
     for clip in clips:
         warnings += clip.warnings
@@ -223,7 +228,7 @@ def write_clips(
 
 
 def _overlapping(clips: Sequence[_Clip]) -> list[list[_Clip]]:
-    """Group clips by time: those of one group follow each other without a gap."""
+    """Group clips that overlap or adjoin each other in time."""
     groups: list[list[_Clip]] = []
     end = Fraction(-1)
     for clip in sorted(clips, key=lambda clip: clip.piece.start):
@@ -236,9 +241,10 @@ def _overlapping(clips: Sequence[_Clip]) -> list[list[_Clip]]:
 
 
 class _Clip:
-    """One clip that is written while the frames of its source pass by."""
+    """Writes one clip from the frames of its source."""
 
     def __init__(self, info: VideoInfo, piece: Piece, target: Path, config: CropConfig, *, threads: int) -> None:
+        """threads: of the encoder; 0 for its default."""
         self._threads = threads
         self.piece = piece
         self.frames = 0
@@ -249,17 +255,17 @@ class _Clip:
         self._config = config
         self._writer: Writer | None = None
         self._start = piece.start
-        """Time of the first frame, which a lower frame rate may put off."""
+        """Time of the first frame, which `--max-fps` may delay."""
         self._step = 1 / config.max_fps if config.max_fps is not None and config.max_fps < info.rate else None
-        """Time between frames where `--max-fps` leaves some out."""
+        """Seconds between frames if `--max-fps` reduces the rate, else None."""
         self._slot = -1
-        """Number of the last frame's time in these steps."""
+        """Time of the last frame in these steps."""
 
     def take(self, frame: Pending, time: Fraction, view: View) -> None:
-        """Write the frame of this time where it belongs to the clip, as the view shows it; finish the clip after its
-        last one."""
+        """Write the view of a frame if its time is in the clip; finish the clip at the first frame after it."""
         if time >= self.piece.end:
-            self._finish()
+            # Encoders are closed early, so that no more are open than clips overlap.
+            self.opened.close()
         elif time >= self.piece.start:
             picture = frame.picture(view)
             if picture is not None:
@@ -269,7 +275,7 @@ class _Clip:
                 if step is None:
                     writer.write(picture.pixels, since, duration)
                 else:
-                    # Frames that are left of a higher rate stand at uneven times; players show an even rate.
+                    # Frames selected from a higher rate have uneven times, but players expect an even rate.
                     self._slot = max(self._slot + 1, round(since / step))
                     writer.write(picture.pixels, self._slot * step, max(duration, step))
                 self.frames = writer.frames_written
@@ -284,22 +290,17 @@ class _Clip:
             height=config.size,
             rate=nominal_rate(info, config),
             audio=sound,
-            # Frames of HDR and wide-gamut clips arrive as bt709: their own tags would be wrong.
+            # Frames of HDR and wide-gamut clips have been converted to bt709: the source's tags would be wrong.
             colour=None if info.hdr or info.colour.wide_gamut else info.colour,
             codec=config.codec,
             crf=config.crf,
             pix_fmt=config.pix_fmt,
             overwrite=True,
-            # Clips side by side are threads enough.
             threads=self._threads,
         )
         self._writer = self.opened.enter_context(writer)
         self.opened.callback(lambda: self.warnings.extend(writer.warnings))
         return writer
-
-    def _finish(self) -> None:
-        """Close the encoder, so that no more of them are open than clips overlap."""
-        self.opened.close()
 
 
 def write_still(pixels: Pixels, piece: Piece, target: Path, config: CropConfig) -> None:
@@ -310,15 +311,17 @@ def write_still(pixels: Pixels, piece: Piece, target: Path, config: CropConfig) 
 def sound_of(
     info: VideoInfo, start: Fraction, end: Fraction, config: CropConfig
 ) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """Choose the sound of a part of the source (seconds since its first frame), unless none is wanted; return warnings
-    too."""
+    """Choose the sound tracks for a part of the source, unless `--audio none`; also return warnings.
+
+    start, end: seconds since the source's first frame.
+    """
     if config.audio == "none":
         return (), []
     return choose_tracks(info, info.origin + start, info.origin + end)
 
 
 def ffmpeg_command(info: VideoInfo, piece: Piece, target: Path, config: CropConfig) -> str:
-    """Return a command line, quoted for a POSIX shell, that cuts this piece as `write_clips` or `write_still` does."""
+    """Return an ffmpeg command, quoted for a POSIX shell, that cuts a piece as `write_clips` and `write_still` do."""
     words = ["ffmpeg", *_input(info, piece), "-vf", ",".join(_filters(info, piece.box, config))]
     if info.kind == "image":
         return shlex.join([*words, "-frames:v", "1", _file(target)])
@@ -343,7 +346,7 @@ def _input(info: VideoInfo, piece: Piece) -> list[str]:
         times = ["-ss", _seconds(piece.start), "-to", _seconds(piece.end)]
         first = _first_number(info.path)
         return ["-framerate", str(info.rate), "-start_number", first, *times, "-i", _file(info.path)]
-    # Times of the file itself: without -seek_timestamp ffmpeg counts from its earliest stream, which may be the sound.
+    # Without -seek_timestamp ffmpeg counts from the earliest stream, which may be the sound, not from the file's zero.
     times = ["-ss", _seconds(info.origin + piece.start), "-to", _seconds(info.origin + piece.end)]
     return ["-seek_timestamp", "1", *times, "-i", _file(info.path)]
 
@@ -356,8 +359,7 @@ def _first_number(pattern: Path) -> str:
 
 
 def _filters(info: VideoInfo, box: Box, config: CropConfig) -> list[str]:
-    """Return filters: square pixels, border repeated where the square leaves the picture, the square, its final size,
-    bt709."""
+    """Return the ffmpeg filters: deinterlacing, square pixels, repeated borders, crop, scale, frame rate and bt709."""
     filters = []
     if info.parity is not None and info.deinterlace != "off":
         sent = "send_field" if info.deinterlace == "field" else "send_frame"
@@ -379,12 +381,12 @@ def _filters(info: VideoInfo, box: Box, config: CropConfig) -> list[str]:
 
 
 def _seconds(time: Fraction) -> str:
-    """Round down to the microsecond: rounded up, a frame's own time would exclude it."""
+    """Format a time with microseconds, rounded down: rounded up, a frame's own time would exclude the frame."""
     microseconds = int(time * 1_000_000 // 1)
     sign, microseconds = ("-" if microseconds < 0 else ""), abs(microseconds)
     return f"{sign}{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
 
 
 def _file(path: Path) -> str:
-    """Return a name that ffmpeg takes for neither an option nor an address."""
+    """Return a path that ffmpeg mistakes neither for an option nor for an address."""
     return f"file:{path}" if ":" in str(path) or str(path).startswith("-") else str(path)

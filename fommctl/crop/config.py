@@ -1,4 +1,4 @@
-"""The options of `crop`: one frozen configuration, checked as a whole before any work is done."""
+"""The configuration of `crop`, from which its command-line options are built."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from fommctl.options import Reads, configuration, option
 
 AudioMode = Literal["auto", "none"]
 PROCEDURE = 1
-"""Version of the procedure: where it is raised, a second run makes all clips anew."""
+"""Version of the procedure; raising it makes the next run replace all clips."""
 _HOW_ONLY = ("inputs", "output", "workers", "overwrite", "dry_run")
 """Options that do not change a clip."""
 _ADDED = ("start", "end", "max_duration", "max_fps", "min_size")
-"""Options that earlier versions did not have."""
-
-
+"""Options that earlier versions lacked."""
 TRACKING, RESULT = "Tracking and framing", "Result"
 """Panels of --help."""
 
 
 @configuration
 class CropConfig:
-    """Inputs and options of one crop. The defaults are those of the published rule (`crop-video.py` of the FOMM code),
-    but for the shortest clip, which is given in seconds."""
+    """Inputs and options of one crop.
+
+    The defaults are those of the published rule (`crop-video.py` of the FOMM code), except for the shortest clip, which
+    is in seconds instead of frames.
+    """
 
     inputs: Annotated[
         tuple[str, ...],
@@ -65,7 +66,7 @@ class CropConfig:
         Field(ge=0, le=10),
         option(TRACKING, "Least margin around the union of a track's boxes, as a fraction of it."),
     ] = 0.1
-    """The margin on every side, in parts of the longer side."""
+    """Margin on each side, divided by the longer side of the union."""
     min_duration: Annotated[
         Fraction, Field(ge=0), Reads(parse_time), option(TRACKING, "Shortest clip: seconds or M:SS.")
     ] = Fraction(1)
@@ -130,7 +131,7 @@ class CropConfig:
     overwrite: Annotated[bool, option(RESULT, "Make clips again even if they are up to date.")] = False
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield the problems of options that exclude each other."""
+        """Yield an error for each combination of options that is impossible."""
         from fommctl.media.containers import resolve_encoding
 
         if self.output is None and not self.dry_run:
@@ -143,12 +144,12 @@ class CropConfig:
             yield error
 
     def fingerprint(self, detector: str, framing: tuple[str, float] | None) -> str:
-        """Hash everything that decides what the clips of a file are.
+        """Return a hash of all options that affect the clips of a file.
 
-        detector: its name.  framing: the subject and its width.
+        detector: name of the detector.  framing: kind of subject, and its width in the square.
         """
         options = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _HOW_ONLY}
-        # Clips of earlier versions, which did not know these options, are kept.
+        # Default values of newer options do not count, so that clips of earlier versions are kept.
         for field in fields(self):
             if field.name in _ADDED and options[field.name] == field.default:
                 del options[field.name]

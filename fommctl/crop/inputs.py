@@ -1,4 +1,4 @@
-"""The files that `crop` works on, and the names of their clips."""
+"""Finds the files that `crop` works on, and names their clips."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from fommctl.media import sequences
 from fommctl.media.sequences import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 _LONGEST = 150
-"""Bytes of a name; the number of the track, the suffix and a temporary name's additions come on top."""
+"""Most bytes of a name, to which the track's number, the suffix and additions for temporary files are added."""
 _CLIP = re.compile(r"#track\d+\.(mp4|png)$")
 
 
 def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Find the files that files, folders (with all below them) and patterns stand for, each once, in a fixed order.
+    """Return the files of all inputs (files, folders with their subfolders, patterns), each once, in a fixed order; and
+    the inputs without any file, each with the reason.
 
-    output: what is called as a clip (NAME#track0.mp4) there was made by an earlier run and is left out.
-    Also returns the inputs that mean no file, each with the reason. Raises InputError for a folder that cannot be read.
+    output: the output folder; files in it that are named as clips (NAME#track0.mp4) are from an earlier run and are
+    skipped.  Raises InputError for a folder that cannot be read.
     """
     files: dict[str, Path] = {}
     missing: list[tuple[Path, str]] = []
     clips: list[tuple[Path, str]] = []
     for text in inputs:
-        found, reason = _meant(text)
+        found, reason = _matching(text)
         if not found:
             missing.append((Path(text), reason))
         for path in found:
@@ -42,11 +43,12 @@ def expand(inputs: Sequence[str], output: Path | None) -> tuple[list[Path], list
 
 
 def _is_clip(path: Path, output: Path) -> bool:
-    """Return whether an earlier run has made this clip: a second `crop *.mp4 -o .` is not for its clips."""
+    """Return whether this is a clip of an earlier run, as a second `crop *.mp4 -o .` would find them."""
     return _CLIP.search(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(output)
 
 
-def _meant(text: str) -> tuple[list[Path], str]:
+def _matching(text: str) -> tuple[list[Path], str]:
+    """Return the files of one input, and the reason if there are none."""
     path = Path(text)
     if path.is_dir():
         return _in_folder(path), "contains no videos or pictures"
@@ -55,8 +57,8 @@ def _meant(text: str) -> tuple[list[Path], str]:
     if sequences.is_sequence(path):
         return [path], ""
     if glob.has_magic(text):
-        matching = (Path(match) for match in glob.glob(text, recursive=True))
-        files = [file for match in matching for file in (_in_folder(match) if match.is_dir() else [match])]
+        matches = (Path(match) for match in glob.glob(text, recursive=True))
+        files = [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
         return sorted(files), "matches no file"
     return [], "does not exist"
 
@@ -66,16 +68,16 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def key_of(path: Path) -> str:
-    """Return the key of a source, which no other has."""
+    """Return a unique key for a source: its absolute path."""
     return os.path.abspath(path)
 
 
 def names_of(files: Sequence[Path], known: Mapping[str, str], present: Sequence[str]) -> dict[Path, str]:
-    """Return a unique name for each source: the part before `#` of its clips.
+    """Return a unique name for each source, which its clips have before `#`.
 
-    It is the file's own, without its suffix and with `_` for what a file system or the training layout reserves.
-    Where several sources, or a file that is not a clip of ours, have that name, a number made from the path follows it.
-    known: names given in earlier runs, by `key_of`.  present: names of the files in the output folder.
+    The name is the file's (see `safe_name`), followed by a hash of the path if other sources, or files in the output
+    folder that are not clips, have the same one.
+    known: names from earlier runs, by `key_of`.  present: names of the files in the output folder.
     """
     wanted = {path: safe_name(path.stem) for path in files}
     counts = Counter(comparable_name(name) for name in wanted.values())
@@ -98,14 +100,14 @@ def names_of(files: Sequence[Path], known: Mapping[str, str], present: Sequence[
 
 
 def safe_name(stem: str) -> str:
-    """Return a stem as part of a file name on every system: no separators, no `#`, no leading or trailing dots."""
+    """Return a name that is valid on every file system, without `#` and `%`, by replacing characters in `stem`."""
     return safe_file_name(stem, forbidden="#%", longest=_LONGEST, empty="clip")
 
 
 def stamp(path: Path) -> list[int]:
-    """Return [bytes, nanoseconds of the last change] of a file, or of all files of a pattern of frames.
+    """Return [size in bytes, last modification in nanoseconds] of a file, or over all frames of a pattern.
 
-    Raises InputError where a pattern means nothing, and OSError.
+    Raises InputError if a pattern matches no file, and OSError.
     """
     files = [file for _, file in sequences.listed(path)] if sequences.is_sequence(path) else [path]
     states = [file.stat() for file in files]

@@ -1,7 +1,7 @@
-"""The progress of `crop`: a journal that survives a kill, and manifests for people and programs.
+"""The progress of `crop`: a journal for resuming, and the manifests in the output folder.
 
-The journal has one JSON line when a source is begun and one when it is done. A source whose files, size, date and
-options are still those of its last line is not cropped again.
+The journal gets one JSON line when a source is begun and one when it is done. A source whose size, date and options
+match its last line is not cropped again.
 """
 
 from __future__ import annotations
@@ -36,60 +36,69 @@ _LONGEST_NAME = 255
 
 @with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class Row(TypedDict):
-    """One clip, a line of the manifests; its keys are COLUMNS."""
+    """One clip, as in the manifests; the keys are COLUMNS."""
 
     source: str
     output: str
+    """File name of the clip."""
     start: int | float
-    """Seconds of the source, as `end`."""
+    """Seconds since the first frame of the source."""
     end: int | float
+    """Seconds since the first frame of the source, exclusive."""
     box: Annotated[list[int | float], Len(4, 4)]
     """Left, top, right and bottom in pixels of the source."""
     size: int
+    """Side of the clip in pixels."""
     detector: str
     score: int | float | None
+    """Mean score of the detections."""
     frames: int
     fps: str | None
-    """Frames a second, as a fraction; None for a picture."""
+    """Frames per second as a fraction, such as `30000/1001`; None for a picture."""
 
 
 COLUMNS = tuple(Row.__annotations__)
 
 
 class Record(BaseModel):
-    """A line of the journal: a source whose clips are being made, or are done."""
+    """A line of the journal: a source whose clips are in progress or done."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     key: str
+    """Key of the source (see `key_of`)."""
     name: str
-    """Name of its clips, before `#`."""
+    """Name of the source's clips, before `#`."""
     source: str = ""
     stamp: list[int] = []
+    """Size and date of the source (see `stamp`)."""
     options: str | None = None
-    """Options of the crop; None while the clips are being made."""
+    """Fingerprint of the options; None while the clips are in progress."""
     rows: list[Row]
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
-        """Refuse names that lead out of the folder: clips are written and deleted by them."""
+        """Refuse names that are not plain file names, because clips are written and deleted by these names."""
         names = [self.name, *(row["output"] for row in self.rows)]
-        if not all(map(_plain_name, names)) or not all(name.startswith(f"{self.name}#") for name in names[1:]):
+        if not all(map(_is_plain_name, names)) or not all(name.startswith(f"{self.name}#") for name in names[1:]):
             raise ValueError("a name of another folder")
         return self
 
     @property
     def done(self) -> bool:
-        """Whether its clips are finished."""
+        """Whether the source's clips are finished."""
         return self.options is not None
 
 
 class Manifest:
-    """The journal of one output folder, open for one run; a context manager that writes the manifests at the end."""
+    """The journal of one output folder for one run; a context manager.
+
+    Entering creates the folder and locks it; leaving writes the manifests. Entering raises OutputError if the folder
+    cannot be written to, and UsageError if another run uses it or it has manifests that `crop` did not write (unless
+    `overwrite`).
+    """
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        """Create the folder. Raises OutputError where it cannot be written to, UsageError where another run is at
-        work there or where manifests lie there that `crop` has not written (unless `overwrite`)."""
         self.folder = folder
         self._overwrite = overwrite
         self._journal = Journal(folder / JOURNAL, Record, hint="Choose another folder with -o.")
@@ -97,8 +106,8 @@ class Manifest:
         """Records by the key of the source."""
 
     def __enter__(self) -> Self:
-        # Before a marker is left in a folder of somebody else's.
-        self._refuse_strangers()
+        # Must come before a marker is written to the folder.
+        self._refuse_foreign_manifests()
         with ExitStack() as opened:
             opened.enter_context(exclusive_folder(self.folder, MARKER))
             self._open()
@@ -112,7 +121,7 @@ class Manifest:
             self._write_manifests()
 
     def is_current(self, key: str, stamp: list[int], options: str) -> bool:
-        """Return whether this source was cropped like this, and its clips are still there."""
+        """Return whether this source was cropped with these options, and its clips still exist."""
         record = self.records.get(key)
         return (
             record is not None
@@ -121,32 +130,32 @@ class Manifest:
         )
 
     def begin(self, key: str, name: str) -> None:
-        """Claim the clips of this name for a source, before the first of them is written."""
+        """Record that a source's clips will have this name, before the first is written."""
         rows = self.records[key].rows if key in self.records else []
         self._add(Record(key=key, name=name, rows=rows))
 
     def fail(self, key: str, before: Record | None) -> None:
-        """Keep the clips that a source which failed has from an earlier run in the manifests: they are as they were."""
+        """Restore the record of a source's earlier clips, which a failure leaves unchanged."""
         if before is not None and before.done:
             self._add(before)
 
     def finish(self, key: str, source: str, stamp: list[int], options: str, rows: list[Row]) -> None:
-        """Record a source that is done; remove clips of an earlier run that it no longer has."""
+        """Record a source as done, and delete those clips of an earlier run that it no longer has."""
         old = {row["output"] for row in self.records[key].rows} - {row["output"] for row in rows}
         name = self.records[key].name
         self._add(Record(key=key, name=name, source=source, stamp=stamp, options=options, rows=rows))
-        for gone in old:
-            (self.folder / gone).unlink(missing_ok=True)
+        for output in old:
+            (self.folder / output).unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
-        """Return every clip of the folder, ordered by source and time."""
+        """Return all finished clips of the folder, ordered by source and time."""
         return [row for _, record in sorted(self.records.items()) if record.done for row in record.rows]
 
-    def _refuse_strangers(self) -> None:
-        strangers = [name for name in MANIFESTS if (self.folder / name).exists()]
-        if strangers and not self._journal.path.exists() and not self._overwrite:
+    def _refuse_foreign_manifests(self) -> None:
+        found = [name for name in MANIFESTS if (self.folder / name).exists()]
+        if found and not self._journal.path.exists() and not self._overwrite:
             raise UsageError(
-                f"{self.folder / strangers[0]} already exists and is not from crop",
+                f"{self.folder / found[0]} already exists and is not from crop",
                 "Choose another folder with -o, or use --overwrite.",
             )
 
@@ -157,13 +166,13 @@ class Manifest:
             self.records |= lost
             which = f"{len(lost)} source{'' if len(lost) == 1 else 's'}"
             log.warning(
-                "%s is damaged: the clips of %s are known from %s alone", self._journal.path, which, MANIFESTS[0]
+                "%s is damaged; the clips of %s were found in %s instead", self._journal.path, which, MANIFESTS[0]
             )
         remove_stale_files(self.folder)
         self._journal.rewrite(self.records.values())
 
     def _listed(self) -> dict[str, Record]:
-        """Return what the manifest of an earlier run holds, by the key of the source; none of it is current."""
+        """Return records for the clips in the manifest of an earlier run, by key; none of them counts as current."""
         found: dict[str, list[Any]] = {}
         with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
             for row in json.loads(read_regular(self.folder / MANIFESTS[0])):
@@ -188,13 +197,13 @@ class Manifest:
 
 
 def table_rows(rows: Iterable[Row]) -> Iterator[list[Any]]:
-    """Yield the column names and the rows; a box is its four sides with spaces between."""
+    """Yield the column names, then the cells of each row; a box becomes its four sides, separated by spaces."""
     yield list(COLUMNS)
     for row in rows:
         cells: dict[str, Any] = {**row, "box": " ".join(map(str, row["box"]))}
         yield [cells[column] for column in COLUMNS]
 
 
-def _plain_name(name: str) -> bool:
-    """Return whether it is the name of a file in this very folder."""
+def _is_plain_name(name: str) -> bool:
+    """Return whether this is a file name without folders that file systems accept, and not a hidden one."""
     return not _OUTSIDE.search(name) and not name.startswith(".") and 0 < len(os.fsencode(name)) <= _LONGEST_NAME

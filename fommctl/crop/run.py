@@ -1,4 +1,4 @@
-"""Cut every subject of videos and pictures into a square clip of its own, framed as a model expects it."""
+"""Cuts each subject of videos and pictures out as a square clip, framed as a model expects it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A source that could not be used, and why."""
+    """A source that could not be cropped."""
 
     source: str
     message: str
@@ -39,29 +39,29 @@ class Failure:
 
 @dataclass(slots=True)
 class CropResult:
-    """The squares that were found and written, in the order of the inputs."""
+    """The result of one run, in the order of the inputs."""
 
     clips: list[dict[str, Any]] = field(default_factory=list)
-    """Clips by the columns of the manifest; `output` is a path. In a dry run each has its `command`."""
+    """Clips, as rows of the manifest with the whole path as `output`; in a dry run also with `face` and `command`."""
     failed: list[Failure] = field(default_factory=list)
     without_subject: list[str] = field(default_factory=list)
+    """Sources in which no subject was found."""
     skipped: list[str] = field(default_factory=list)
-    """Sources whose clips were there already; they are among `clips`."""
+    """Sources whose clips were up to date; `clips` includes these."""
     detector: str = ""
     subject: str = ""
-    """Kind of subject that the detector finds: `face`."""
+    """Kind of subject that the detector finds, such as `face`."""
     warnings: list[str] = field(default_factory=list)
 
     def error(self) -> FommctlError | None:
-        """Return the error behind the exit code: InputError where there is no clip, JobsFailedError where some sources
-        failed, else None."""
+        """Return the error of the run: InputError without clips, JobsFailedError if some sources failed, else None."""
         if not self.clips:
             if self.failed:
                 first = self.failed[0]
                 more = f", and {len(self.failed) - 1} more failed" if len(self.failed) > 1 else ""
                 return InputError(f"no input could be used: {first.message}{more}", first.hint)
             return InputError(
-                f"no {self.subject} was found that stays visible for long enough", "See --min-duration and --detector."
+                f"no {self.subject} was found that is visible for long enough", "See --min-duration and --detector."
             )
         if self.failed:
             return JobsFailedError(
@@ -82,10 +82,10 @@ class CropResult:
 
 
 def run(config: CropConfig, host: Host, report: Progress | None = None) -> CropResult:
-    """Crop all inputs into `config.output`, going on where an earlier run stopped; a dry run writes nothing.
+    """Crop all inputs to `config.output`, continuing an earlier run; a dry run writes nothing.
 
-    Inputs that cannot be used are listed in the result, not raised. Raises UsageError, MissingError, and OutputError
-    where nothing can be written; the clips that are done by then stay.
+    Inputs that cannot be used are listed in the result. Raises UsageError for unusable options, MissingError if the
+    detector is not available, and OutputError if clips cannot be written; finished clips stay.
     """
     (spec, built), framing = _detector_and_framing(config, host)
     detector = spec.name
@@ -111,25 +111,25 @@ class _Plan:
     built: Detector
     framing: Framing | None
     options: str
-    """Fingerprint of everything that decides what the clips are."""
+    """Fingerprint of all options that affect the clips."""
     files: list[Path]
 
 
 def _detector_and_framing(config: CropConfig, host: Host) -> tuple[tuple[DetectorSpec, Detector], Framing | None]:
-    """Choose the detector and the framing; None where the preset's subject is not the detector's."""
+    """Choose the detector and the framing, which is None if the preset's subject is not the detector's."""
     preset = load_preset(config.preset or registry.default(host).preset, host)
     framing = preset.framing
     if framing is None and config.detector is None:
         raise UsageError(
-            f"the preset '{preset.name}' names no subject",
-            "Name a detector with --detector, or a face preset with --preset.",
+            f"the preset '{preset.name}' does not name a subject to detect",
+            "Choose a detector with --detector, or a preset for faces with --preset.",
         )
     spec, built = choose_detector(host, framing.subject if framing else "", config.detector)
     return (spec, built), framing if framing and framing.subject == spec.subject else None
 
 
 class _Run:
-    """One run over all files: does what is left to do and puts the result together."""
+    """One run over all files: crops those that are not up to date, and collects the result."""
 
     def __init__(self, plan: _Plan, manifest: Manifest | None, result: CropResult, report: Progress | None) -> None:
         self.plan = plan
@@ -140,7 +140,7 @@ class _Run:
         """Outcomes by the key of the source."""
         self.stamps: dict[str, list[int]] = {}
         self.earlier: dict[str, Record | None] = {}
-        """Records of the sources that were begun, as they were before."""
+        """Records from before this run, of the sources that were begun."""
 
     def all_files(self) -> None:
         jobs = self._jobs()
@@ -151,7 +151,7 @@ class _Run:
                 self._collect(path)
 
     def _jobs(self) -> list[Job]:
-        """Return the jobs that are left to do."""
+        """Return jobs for the sources that are not up to date."""
         known = {} if self.manifest is None else self.manifest.records
         present = [] if self.manifest is None else os.listdir(self.manifest.folder)
         names = names_of(self.plan.files, {key: record.name for key, record in known.items()}, present)
@@ -162,7 +162,7 @@ class _Run:
                 self.stamps[key] = stamp(path)
             except (OSError, InputError) as error:
                 reason = (getattr(error, "strerror", None) or str(error)).lower()
-                hint = "Check where the link leads." if path.is_symlink() else "Check the name."
+                hint = "Check the target of the link." if path.is_symlink() else "Check the name."
                 self.outcomes[key] = Failed(message=f"{path} cannot be read: {reason}", hint=hint)
                 continue
             if self._is_current(key):
@@ -192,13 +192,13 @@ class _Run:
                 self.manifest.begin(job.key, job.name)
 
         workers = min(len(jobs), plan.config.workers or usable_cores())
-        # One more process would only have to start, and to load the detector once more.
+        # A single worker process would only add its start-up and a second detector.
         workers = workers if workers > 1 else 0
         arguments = (plan.config, plan.detector, plan.framing, *([] if workers else [plan.built]))
         for job, outcome in run_jobs(jobs, make_worker, arguments, workers=workers, report=report_job, begin=begin):
             if isinstance(outcome, WorkerCrashed):
                 message = f"{job.source}: {outcome.message}"
-                outcome = replace(outcome, message=message, hint="Try it again with --workers 1.")
+                outcome = replace(outcome, message=message, hint="Try again with --workers 1.")
             self._take(job, outcome)
             done += 1
             if len(plan.files) > 1:

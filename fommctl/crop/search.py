@@ -1,4 +1,4 @@
-"""Finding the pieces to cut out of one file: the first pass over a video, or one look at a picture."""
+"""Finds the pieces to cut out of one file, in a first pass over a video, or in a picture."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from fommctl.media.reader import Frame, Reader
 from fommctl.presets.sections import Framing
 from fommctl.workers import Progress
 
-# Small subjects beside a large one show only where the corners are searched by themselves, which takes five times as
-# long: that is done this often (seconds), and this often where fewer subjects are found than the last time.
+# Small subjects beside a large one are found only if the corners are searched separately, which takes five times as
+# long. Seconds between such searches, and seconds between them while fewer subjects are found than in the last one.
 THOROUGH, CLOSER = 1, Fraction(1, 2)
-# Side, pixels, of the small frames that are compared for cuts.
+# Side in pixels of the small frames that are compared to find cuts.
 GLANCE = 160
-# A square that reaches beyond the picture, or into a neighbouring panel of a grid, may be tightened by up to this much
-# so that it does not: repeated border and strangers are worse than a close view.
+# Largest factor by which a square is tightened to keep it inside the picture, or the subject's panel of a grid: a close
+# view is better than repeated borders or other people.
 TIGHTER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One clip to cut: frames with start <= time < end, seconds since the first frame of the source."""
+    """One clip to cut: frames with start <= time < end, in seconds since the first frame of the source."""
 
     start: Fraction
     end: Fraction
     frames: int
     box: Box
-    """Square in even whole pixels of the displayed picture; it may reach beyond it."""
+    """Square in pixels of the displayed picture, with even sides and position; may reach beyond the picture."""
     score: float
     """Mean score of the detections, comparable within one detector only."""
     face: int | None = None
-    """Number of the subject, as `animate --face` and `--driving-face` take it; None where those do not count it."""
+    """Number of the subject for `animate --face` and `--driving-face`; None if these do not count it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +64,18 @@ class _Shot:
     end_frame: int
     """Number of the first frame after the shot."""
     content: Box | None = None
-    """Place of its picture between black bars."""
+    """Part of the frame inside black bars; None for all of it."""
     seams: Seams | None = None
-    """Borders of panels; None where there is only one subject."""
+    """Borders of panels; None if no frame has several subjects."""
 
 
 def pieces_of_video(
     info: VideoInfo, config: CropConfig, detector: Detector, framing: Framing | None, report: Progress
 ) -> list[Piece]:
-    """Find every subject of a video in every shot that lasts long enough, by time. Raises InputError.
+    """Return the subjects in each shot of a video that are visible long enough, in order of time.
 
-    Holds one frame, thumbnails of a quarter of a second, the boxes of one shot and where its panels meet.
+    report: called with the number of decoded frames.  Raises InputError if the video cannot be read. Memory does not
+    grow with the video's length: it holds one frame, thumbnails of a quarter of a second, and the boxes of one shot.
     """
     pieces = []
     for shot in _shots(info, config, detector, report):
@@ -90,8 +91,10 @@ def pieces_of_video(
 
 
 def _numbers(samples: Sequence[Sample]) -> dict[int, int]:
-    """Number the subjects of a shot as `animate` does, which follows them through the picture; by the id of each of
-    their detections."""
+    """Number the subjects of a shot as `animate` does, whose tracks follow them through the picture.
+
+    Returns the numbers by the id() of each detection.
+    """
     times = [sample.time for sample in samples]
     tracks = persistent_tracks(link_detections(times, [sample.detections for sample in samples]), len(samples))
     return {
@@ -102,7 +105,7 @@ def _numbers(samples: Sequence[Sample]) -> dict[int, int]:
 
 
 def _overlap(one: BoxTrack, other: BoxTrack) -> bool:
-    """Return whether two tracks have a moment in common."""
+    """Return whether two tracks overlap in time."""
     return one.samples[0].time < other.samples[-1].end and other.samples[0].time < one.samples[-1].end
 
 
@@ -129,7 +132,7 @@ def _too_short(piece: Piece, config: CropConfig) -> bool:
 def pieces_of_picture(
     pixels: NDArray[np.uint8], config: CropConfig, detector: Detector, framing: Framing | None
 ) -> list[Piece]:
-    """Find every sure subject of a picture (H, W, 3), from left to right."""
+    """Return the confidently detected subjects of a picture (H, W, 3) uint8, from left to right."""
     found = left_to_right(confident_detections(detect_in_tiles(pixels, detector)))
     boxes = [(refined_box(pixels, one.box, detector), one.score) for one in found]
     squares = [(square_of([box], config.margin, framing, *pixels.shape[1::-1]), score) for box, score in boxes]
@@ -144,11 +147,12 @@ def square_of(
     height: int,
     panel: Box | None = None,
 ) -> Box:
-    """Return the square around a track's boxes in a picture of this size: as the framing has it, and at least the
-    union of the boxes with the margin around it, in parts of its longer side.
+    """Return the square for a track's boxes: of the framing's size, and at least their union with a margin.
 
-    It is moved and tightened (see TIGHTER) so that it stays inside `panel`, the part of a grid of pictures that shows
-    the subject, and inside the picture; where that is not enough it is moved and shrunk as `framing.fitted` says.
+    It is moved and tightened (see TIGHTER) to stay inside the panel and the picture; if that is not enough, it is
+    moved and shrunk by `framing.fitted`.
+    margin: on each side of the union, divided by its longer side.  width, height: of the picture, in pixels.
+    panel: the part of a grid of pictures that shows the subject; None for the whole picture.
     """
     whole = union(boxes)
     center, side = whole.center, (1 + 2 * margin) * max(whole.width, whole.height)
@@ -193,12 +197,15 @@ def _piece(
 
 
 class Seams:
-    """Borders between the panels of a grid of pictures: straight lines across which neighbouring pixels differ, in
-    every searched frame of a shot, all along two subjects."""
+    """Finds borders between the panels of a grid of pictures, over the searched frames of a shot.
+
+    A border is a straight line between two subjects, and alongside both, across which the mean difference of
+    neighbouring pixels is large.
+    """
 
     STRENGTH, CLARITY, SHARE = 3.0, 4.0, 0.7
-    """Least difference of the pixels on both sides, in levels of 255; how many times that of the other lines between
-    the subjects; part of the line that has to show it."""
+    """Least difference across a border in levels of 255; its least ratio to the median of all lines between the
+    subjects; share of the line's pixels that must have it."""
 
     def __init__(self) -> None:
         self._steps: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -216,40 +223,42 @@ class Seams:
         self._frames += 1
 
     def panel(self, subject: Box, neighbours: Sequence[Box], width: int, height: int) -> Box | None:
-        """Return the part of the picture, in its pixels, that borders towards these neighbours leave to the subject;
-        None where no border shows."""
+        """Return the subject's part of the picture, limited by borders towards its neighbours; None without borders.
+
+        subject, neighbours: boxes in pixels of the picture, which is width x height.
+        """
         if self._steps is None:
             return None
         scale = self._steps[1].shape[1] / width
-        left, top, right, bottom = 0.0, 0.0, float(width), float(height)
+        # Left, top, right and bottom, like the sides of a box: index `axis` is the near side, `axis + 2` the far one.
+        limits = [0.0, 0.0, float(width), float(height)]
         for other in neighbours:
-            gap_x = max(other.left - subject.right, subject.left - other.right)
-            gap_y = max(other.top - subject.bottom, subject.top - other.bottom)
-            around = union([subject, other])
-            if gap_x >= gap_y:
-                start, stop = (subject.right, other.left) if other.left > subject.left else (other.right, subject.left)
-                line = self._line(self._steps[0], scale, (start, stop), (around.top, around.bottom))
-                if line is not None and other.left > subject.left:
-                    right = min(right, line)
-                elif line is not None:
-                    left = max(left, line)
-            else:
-                start, stop = (subject.bottom, other.top) if other.top > subject.top else (other.bottom, subject.top)
-                line = self._line(self._steps[1].T, scale, (start, stop), (around.left, around.right))
-                if line is not None and other.top > subject.top:
-                    bottom = min(bottom, line)
-                elif line is not None:
-                    top = max(top, line)
-        # Inwards to even pixels, as all squares are.
+            own, theirs, around = subject.sides, other.sides, union([subject, other]).sides
+            gaps = [max(theirs[axis] - own[axis + 2], own[axis] - theirs[axis + 2]) for axis in (0, 1)]
+            axis = 0 if gaps[0] >= gaps[1] else 1
+            is_after = theirs[axis] > own[axis]
+            between = (own[axis + 2], theirs[axis]) if is_after else (theirs[axis + 2], own[axis])
+            steps = self._steps[1].T if axis else self._steps[0]
+            line = self._line(steps, scale, between, (around[1 - axis], around[3 - axis]))
+            if line is not None and is_after:
+                limits[axis + 2] = min(limits[axis + 2], line)
+            elif line is not None:
+                limits[axis] = max(limits[axis], line)
+        left, top, right, bottom = limits
+        # Rounded inwards to even pixels, as all squares are.
         box = Box(2 * math.ceil(left / 2), 2 * math.ceil(top / 2), 2 * (right // 2), 2 * (bottom // 2))
         return None if box == Box(0, 0, width, height) else box
 
     def _line(
         self, steps: NDArray[np.float32], scale: float, between: tuple[float, float], along: tuple[float, float]
     ) -> float | None:
-        """Find the border among the columns of `steps` between two places, looked at along a range of rows."""
+        """Return the position of the border among the columns of `steps`, or None.
+
+        between: range of columns.  along: range of rows.  Both in pixels of the picture, of which a pixel is `scale` of
+        `steps`.
+        """
         first, last = (max(0, round(scale * place)) for place in between)
-        # Further than the subjects, whose own outlines are no borders.
+        # Longer than the subjects, whose own outlines are no borders.
         more = (along[1] - along[0]) / 2
         low, high = max(0, round(scale * (along[0] - more))), max(0, round(scale * (along[1] + more)))
         part = steps[low:high, first:last] / self._frames
@@ -263,7 +272,7 @@ class Seams:
 
 
 def _shots(info: VideoInfo, config: CropConfig, detector: Detector, report: Progress) -> Iterator[_Shot]:
-    """Yield the video shot by shot, searched `config.rate` times a second and wherever a shot may begin."""
+    """Yield the shots of a video, searched `config.rate` times a second and wherever a shot may begin."""
     cuts = CutFinder(info.rate)
     search = _Search(info, config, detector)
     samples: list[Sample] = []
@@ -279,7 +288,7 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, report: Prog
                 continue
             frame = Frame(small.pixels, index, decoded.time, decoded.duration, small.content)
             if frame.content != content:
-                # The picture has another shape from here on: whatever is in it, this is another clip.
+                # Black bars begin, end or change: always a new shot.
                 yield from _ended(samples, cuts.finish() if config.cuts else [], frame.time, index, content, search)
                 samples, cuts, content = [], CutFinder(info.rate), frame.content
                 search.begin()
@@ -298,7 +307,7 @@ def _shots(info: VideoInfo, config: CropConfig, detector: Detector, report: Prog
 def _ended(
     samples: list[Sample], cuts: Sequence[Cut], end: Fraction, end_frame: int, content: Box | None, search: _Search
 ) -> Iterator[_Shot]:
-    """Yield what is left of a run of frames that ends here, shot by shot."""
+    """Yield the remaining shots of a run of frames that ends here."""
     for cut in cuts:
         shot, samples = _divided(samples, cut, content, search)
         yield shot
@@ -311,7 +320,7 @@ def _divided(samples: list[Sample], cut: Cut, content: Box | None, search: _Sear
 
 
 class _Search:
-    """Chooses the frames that are searched, and how thoroughly."""
+    """Chooses the frames to search, and how thoroughly."""
 
     def __init__(self, info: VideoInfo, config: CropConfig, detector: Detector) -> None:
         self._info = info
@@ -319,25 +328,25 @@ class _Search:
         self._detector = detector
         self._due = self._thorough = self._closer = Fraction(0)
         self._expected = 0
-        """Number of subjects that the last thorough look has found."""
+        """Number of subjects in the last thoroughly searched frame."""
         self._seams: Seams | None = None
 
     def begin(self) -> None:
-        """Look at the next frame, and thoroughly."""
+        """Reset, so that the next frame is searched thoroughly."""
         self._due = self._thorough = Fraction(0)
         self._seams = None
 
     def take_seams(self) -> Seams | None:
-        """Return the borders of the shot that ends, and begin with those of the next one."""
+        """Return the borders of the shot that ends, and start to collect those of the next one."""
         seams, self._seams = self._seams, None
         return seams
 
     def is_due(self, frame: Frame, *, new_shot: bool) -> bool:
-        """Return whether to look at this frame: its time has come, or it may begin a shot."""
+        """Return whether to search this frame.  new_shot: whether it may be the first of a shot."""
         return frame.time >= self._due or new_shot
 
     def look(self, frame: Frame, *, new_shot: bool) -> Sample:
-        """Search a frame in its full size."""
+        """Search a frame; its detections are in pixels of the whole picture."""
         self._due = (frame.time * self._rate // 1 + 1) / self._rate
         detections = self._detections(frame, new_shot)
         if len(detections) > 1:
@@ -350,7 +359,6 @@ class _Search:
         found = None
         if not new_shot and frame.time < self._thorough:
             found = self._detector.detect([frame.pixels])[0]
-            # The corners are searched by themselves only where somebody is missing: that takes five times as long.
             if self._expected < 2 or len(found) >= self._expected or frame.time < self._closer:
                 return found
             self._closer = frame.time + CLOSER

@@ -1,1 +1,1 @@
-"""The layout of training data that preprocess writes and train and evaluate read."""
+"""The layout of training data, which preprocess writes and train and evaluate read."""

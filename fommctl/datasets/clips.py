@@ -1,4 +1,4 @@
-"""The clips of a training set, the identities that they show, and the split that they belong to."""
+"""Finds the clips of a training set, with their identities and splits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from fommctl.presets.config import did_you_mean
 
 
 def split_of(identities: Iterable[str], test_fraction: float, seed: int) -> set[str]:
-    """Choose the identities of the test split: the first ceil(test_fraction * n) by the SHA-256 of `seed:identity`.
+    """Return the identities of the test split: the first ceil(test_fraction * n) by the SHA-256 of `seed:identity`.
 
-    The rule depends on the names alone, not on their order or on the number of clips, so that it gives the same split
-    wherever it is asked. Of two identities or more, one at least is for testing and one for training; a single one is
-    for training; a fraction of 0 tests none. Raises UsageError for a fraction outside [0, 1).
+    The result depends only on the set of names. Of two or more identities, at least one is in each split, unless the
+    fraction is 0; a single one is in train. Raises UsageError for a fraction outside [0, 1).
     """
     if not 0 <= test_fraction < 1:
-        raise UsageError(f"the test fraction is {test_fraction:g}", "Give a number from 0 to less than 1, such as 0.1.")
+        raise UsageError(f"invalid test fraction {test_fraction:g}", "Use 0 or more and less than 1, such as 0.1.")
     names = sorted(set(identities), key=lambda name: sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest())
-    # 0.1 * 30 is a little more than 3 in binary.
+    # Rounded before ceil, as 0.1 * 30 is slightly more than 3 in binary.
     wanted = math.ceil(round(test_fraction * len(names), 9))
     return set(names[: min(wanted, max(0, len(names) - 1))])
 
@@ -42,39 +41,39 @@ class Clip:
 
     path: Path
     name: str
-    """Path below the folder of its split, with `/` and its ending: unique in the split."""
+    """Path relative to the folder of the split, with `/` and suffix; unique in the split."""
     identity: str
     frames: int
 
     @property
     def still(self) -> bool:
-        """Whether it is a single picture."""
+        """Whether the clip is a single picture."""
         return self.frames == 1
 
 
 def find_clips(root: Path, split: Split, *, test_fraction: float = 0.1, seed: int = 0) -> tuple[Clip, ...]:
-    """Find the clips and stills of one split, in the order of their names.
+    """Return the clips and stills of one split, in order of their names (see `fommctl.api.folders.media_below`).
 
-    Where there are folders `train` and `test` below `root` (the published layout), they are the splits. Elsewhere all
-    media below `root` are split by identity (see `split_of`): those that have a clip, and apart from them those of
-    stills alone, so that the test split has its share of clips.
+    If `root` has folders `train` and `test` (the published layout), those are the splits. Otherwise all media below
+    `root` are split by identity (see `split_of`), identities with only stills separately, so that both splits get
+    videos.
 
-    The identity is what `manifest.jsonl` or `index.csv` in `root` say (`file` and `identity`; `frames` saves counting
-    them), else in the published layout the folder directly below the split, else the name up to `#` or `__`, else the
-    name without its ending. What is a clip: see `fommctl.api.folders.media_below`.
+    The identity is taken from `manifest.jsonl` or `index.csv` in `root`, if it lists the file (it may also have the
+    number of frames, which saves counting them), else in the published layout from the folder directly below the split,
+    else from the name up to `#` or `__`, else from the name without suffix.
 
-    Files that cannot be read are logged and left out. The test split may be empty. Raises InputError where there is
-    nothing to read, and for a manifest that cannot be read or leads outside `root`.
+    Files that cannot be read are skipped with a warning. The test split may be empty. Raises InputError if there are no
+    clips, or if the manifest cannot be read or names files outside `root`.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder", "Name the folder with the training data.")
+        raise InputError(f"{root} is not a folder", "Give the folder with the training data.")
     published = is_published(root)
     folder = root / split if published else root
     clips = tuple(_readable(root, folder, published))
     if not clips and (split == "train" or not published):
         raise InputError(
-            f"{folder} contains no clip that can be read", "Put videos, GIFs, pictures or folders of frames there."
+            f"{folder} contains no readable clips", "Put videos, GIFs, pictures or folders of frames there."
         )
     if published:
         return clips
@@ -94,17 +93,17 @@ def _readable(root: Path, folder: Path, published: bool) -> Iterator[Clip]:
         try:
             frames = int(counted) if _COUNT.fullmatch(counted) else count_frames(path)
         except InputError as error:
-            _log.warning("%s is left out: %s", name.as_posix(), error.message)
+            _log.warning("%s was skipped: %s", name.as_posix(), error.message)
             continue
         identity = str(row.get("identity") or "") or identity_of(name, published=published) or stem(path)
         yield Clip(path, name.as_posix(), identity, frames)
 
 
 def read_pairs_list(path: Path, clips: Sequence[Clip]) -> tuple[tuple[Clip, Clip], ...]:
-    """Read pairs (source, driving) from a CSV file with these two columns, as published.
+    """Read pairs (source, driving) of clips from a CSV file with these two columns, as published.
 
-    A clip is named by its name, or by the last part of it. Raises InputError where the file cannot be read or lists no
-    pairs, and UsageError for a clip that is not there.
+    The file has names of clips, or only the last part of each name. Raises InputError if it cannot be read or has no
+    pairs, UsageError if it names a clip that does not exist.
     """
     rows = [row.cells for row in read_table(Path(path), ("source", "driving"))]
     known = {clip.name: clip for clip in clips}

@@ -1,1 +1,1 @@
-"""Edit: a portrait changes by numbers, without a driving video."""
+"""Editing of portraits by named parameters, without a driving video."""

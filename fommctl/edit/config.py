@@ -1,4 +1,4 @@
-"""The options of `edit`."""
+"""The configuration of `edit`, from which its command-line options are built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURE = ".png"
 
 @configuration
 class EditConfig:
-    """The portrait and the changes to make."""
+    """Inputs and options of one edit."""
 
     source: Annotated[Path, typer.Argument(help="The portrait.", show_default=False)]
     output: Annotated[
@@ -47,5 +47,5 @@ class EditConfig:
 
     @property
     def still(self) -> bool:
-        """Whether the result is one picture."""
+        """Whether the result is a single picture."""
         return self.output.suffix.lower() == PICTURE and not is_pattern(self.output)

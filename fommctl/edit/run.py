@@ -1,6 +1,6 @@
-"""Edit: a portrait changes without a driving video, by numbers that the model's family has names for.
+"""Edits a portrait by named parameters of the model family, without a driving video.
 
-The numbers become a driving motion whose first frame is at rest, and that is animated as any other.
+The parameters become a driving motion whose first frame is neutral, and which is animated like any other.
 """
 
 from __future__ import annotations
@@ -29,29 +29,33 @@ from fommctl.options import backend_options
 from fommctl.workers import Progress
 
 LONGEST = 100_000
-"""Rows of a table of curves."""
+"""Most rows of a table of curves, and most frames."""
 TIME = "time"
+"""Name of the column of times, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The numbers of one moment, as text by name."""
+    """The parameters of one frame."""
 
     time: float
+    """Seconds since the first frame."""
     values: dict[str, str]
+    """Values as text, by name."""
 
 
 def run(config: EditConfig, engine: Engine, report: Progress | None = None) -> AnimateResult:
-    """Edit one portrait. Raises UsageError, InputError and OutputError; nothing is left at the output then."""
+    """Edit one portrait. Raises UsageError, InputError and OutputError; then nothing is left at the output."""
     family = engine.family
     names = family.edits()
     if names is None:
-        raise UsageError(f"models of {family.name} have nothing to edit", "Use another model, such as liveportrait.")
+        raise UsageError(f"{family.name} models do not support editing", "Use another model, such as liveportrait.")
     constant = [part for text in config.edits for part in text.split(",") if part.strip()]
     rows = [Row(0.0, {})] if config.curves is None else read_curves(config.curves, float(config.fps))
     if config.still and len(rows) > 1:
         raise UsageError(
-            f"{config.output.name} is one picture, and the curves have {len(rows)} frames", "Give -o x.mp4."
+            f"{config.output.name} is a single picture, but the curves have {len(rows)} frames",
+            "Use a video as output, such as -o x.mp4.",
         )
     edits: list[Edits] = []
     for row in rows:
@@ -93,7 +97,10 @@ def run(config: EditConfig, engine: Engine, report: Progress | None = None) -> A
 
 
 def read_curves(path: Path, rate: float) -> list[Row]:
-    """Return the rows of a CSV file, one a frame at this rate. Raises InputError, which names the line."""
+    """Read curves from a CSV file, interpolated to one row per frame.  rate: frames per second.
+
+    Raises InputError, with the line, if the file is missing or invalid.
+    """
     check_file(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -101,14 +108,16 @@ def read_curves(path: Path, rate: float) -> list[Row]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path.name} is not a CSV file: {error}") from error
     if not table or len(table) > LONGEST:
-        raise InputError(f"{path.name} has {len(table)} rows of numbers", f"It may have 1 to {LONGEST}.")
+        raise InputError(f"{path.name} has {len(table)} rows", f"Use 1 to {LONGEST} rows, and a header line.")
     names = [name for name in table[0] if name and name != TIME]
     numbers = np.array([[_number(row, name, path, line) for name in names] for line, row in enumerate(table, 2)])
     if TIME not in table[0]:
         return [Row(index / rate, _texts(names, row)) for index, row in enumerate(numbers)]
     times = np.array([_number(row, TIME, path, line) for line, row in enumerate(table, 2)])
     if (np.diff(times) <= 0).any() or times[0] < 0 or times[-1] * rate > LONGEST:
-        raise InputError(f"the times in {path.name} do not rise from 0 on, or last too long")
+        raise InputError(
+            f"invalid times in {path.name}", f"They must increase from 0 or more, and end before frame {LONGEST}."
+        )
     moments = np.arange(max(1, round(times[-1] * rate) + 1)) / rate
     curves = np.stack([np.interp(moments, times, column) for column in numbers.T], 1)
     return [Row(float(moment), _texts(names, row)) for moment, row in zip(moments, curves, strict=True)]
@@ -122,7 +131,7 @@ def _number(row: dict[str, str], name: str, path: Path, line: int) -> float:
     try:
         value = float(row[name] or 0)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path.name}, line {line}: {name} is '{row[name]}', no number") from error
+        raise InputError(f"{path.name}, line {line}: {name} is '{row[name]}', not a number") from error
     if not np.isfinite(value):
         raise InputError(f"{path.name}, line {line}: {name} is not finite")
     return value

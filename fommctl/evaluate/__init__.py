@@ -1,1 +1,1 @@
-"""Scoring models and finished results."""
+"""Evaluation of models and of finished results."""

@@ -1,4 +1,4 @@
-"""What to evaluate and how: one frozen configuration, checked as a whole before any work is done."""
+"""The configuration of `evaluate`, from which its command-line options are built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEITHER = "Give --data to evaluate a model, or --pred and --truth to score finis
 
 @configuration
 class EvaluateConfig:
-    """Configuration of an evaluation."""
+    """Inputs and options of one evaluation."""
 
     output: Annotated[
         Path,
@@ -35,7 +35,7 @@ class EvaluateConfig:
         Reads(listed("--models")),
         option(WHAT, "Several models to compare on the same clips.", "--models", metavar="A,B,..."),
     ] = (None,)
-    """Names of the registry or paths; None: the built-in model, or the weights registered for `preset`."""
+    """Names of registered models, or paths; None for the built-in model, or the weights registered for `preset`."""
     names: Annotated[
         tuple[str, ...],
         Reads(listed("--names")),
@@ -46,7 +46,7 @@ class EvaluateConfig:
             metavar="A,B,...",
         ),
     ] = ()
-    """One for each model or folder of predictions."""
+    """Name of each model or folder of predictions; empty for their own names."""
     preset: Annotated[
         str | None,
         option(WHAT, "A name (see 'fommctl presets list') or a YAML file. Default: the model's own.", "-p", "--preset"),
@@ -84,7 +84,7 @@ class EvaluateConfig:
             "--pred",
         ),
     ] = ()
-    """The models are not used then."""
+    """Folders or files of finished results; no model is used for them."""
     truth: Annotated[
         Path | None, option(WHAT, "References for --pred, matched by name up to the first dot.", "--truth")
     ] = None
@@ -152,7 +152,7 @@ class EvaluateConfig:
     sets: Sets = ()
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield options that exclude each other."""
+        """Yield an error for each combination of options that is impossible."""
         if self.finished:
             yield from self._conflicts_of_finished()
         elif self.truth is not None or self.data is None:
@@ -180,9 +180,9 @@ class EvaluateConfig:
 
     @property
     def finished(self) -> bool:
-        """Whether finished results are scored, and no model is used."""
+        """Whether finished results are scored, without a model."""
         return bool(self.predictions)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, for listeners and the saved configuration."""
+        """Return the options as JSON values, for plugins and the saved configuration."""
         return as_json(self)

@@ -1,7 +1,6 @@
-"""Results of detectors and embedders in one SQLite file, by the content of the picture: nothing is detected twice.
+"""Caches results of detectors and embedders in an SQLite file, by the content of the picture.
 
-Several processes may use the file at once. Losing it costs time only; where it cannot be used, results are kept in
-memory.
+Several processes may use the file at once. If the file cannot be used, results are cached in memory.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from fommctl.errors import first_line
 from fommctl.media.resampling import Pixels
 
 Result = NDArray[np.float32] | None
-"""Array of what was found in a picture, of any shape; None where nothing was."""
+"""Result for one picture, of any shape; None if nothing was found."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 FILE = "detections-1.sqlite"
-"""Name of the file; its number changes with the table."""
+"""Name of the file; its number changes with the table's columns."""
 MOST_BYTES = 512 * 2**20
-"""Size of the file above which the older half of the results is removed; 68 landmarks take about 700 bytes."""
+"""Size of the file above which the older half of the results is deleted; 68 landmarks need about 700 bytes."""
 _BATCH = 16
 """Pictures passed to a detector at a time."""
 _TIMEOUT = 30
@@ -42,20 +41,20 @@ create table if not exists results (
 
 
 class DetectionCache:
-    """Results by source and picture, for the thread that made the object."""
+    """A cache of results by source and picture; may be used only in the thread that created it."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Open the cache.  folder: created where it is missing; None to keep results in memory only."""
+        """folder: folder of the file, created if it is missing; None to cache in memory only."""
         self._path = None if folder is None else folder / FILE
         self._open: sqlite3.Connection | None = None
 
     def results(
         self, source: str, pictures: Sequence[Pixels], compute: Callable[[list[Pixels]], Sequence[Result]]
     ) -> list[Result]:
-        """Return the result for each picture (H, W, 3), computed in batches where it is not stored.
+        """Return the result for each picture (H, W, 3), from the cache or computed in batches.
 
-        source: name and version of the detector: it must differ wherever results may differ.
-        compute: returns as many results as it gets pictures.
+        source: name and version of the detector, which must differ if results may differ.  compute: returns one result
+        per picture.
         """
         keys = [picture_key(picture) for picture in pictures]
         by_key = dict(zip(keys, pictures, strict=True))
@@ -73,7 +72,7 @@ class DetectionCache:
         return [known[key] for key in keys]
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do the work on the file; once that fails, in memory."""
+        """Run `work` on the file; after a failure, on a database in memory."""
         if self._path is not None:
             try:
                 self._open = self._open or _connect(self._path)
@@ -88,7 +87,7 @@ class DetectionCache:
 
 
 def picture_key(picture: Pixels) -> bytes:
-    """Hash a picture's shape and pixels, however they lie in memory."""
+    """Return a hash of a picture's shape and pixels, independent of its memory layout."""
     digest = sha256(repr(picture.shape).encode())
     digest.update(np.ascontiguousarray(picture).data)
     return digest.digest()
@@ -97,7 +96,7 @@ def picture_key(picture: Pixels) -> bytes:
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=_TIMEOUT)
-    # A power cut may cost the cache, nothing else.
+    # Faster, and only a power cut can damage the cache.
     database.execute("pragma synchronous = off")
     database.execute(_TABLE)
     if path.stat().st_size > MOST_BYTES:

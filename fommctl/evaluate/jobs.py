@@ -1,4 +1,4 @@
-"""The worker of evaluate: renders one clip with one model, and scores it meanwhile."""
+"""The worker of evaluate, which renders a clip with a model and scores it at the same time."""
 
 from __future__ import annotations
 
@@ -28,21 +28,19 @@ if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
 
 log = logging.getLogger(__name__)
-
-
 PROBLEMS_HINT = "See 'fommctl plugins list'."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Everything that a worker process needs."""
+    """The arguments of a worker process."""
 
     config: EvaluateConfig
     models: tuple[EvaluatedModel, ...]
     metrics: tuple[str, ...]
     sources: ChosenSources
     threads: int
-    """Threads per process; 0: torch's default."""
+    """Threads per process; 0 for torch's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Job:
 
 
 class Worker:
-    """Does the jobs of a process; keeps the last model, and the metrics."""
+    """Does the jobs of one process; keeps the last model and all metrics loaded."""
 
     def __init__(self, setup: Setup) -> None:
         self.config = setup.config
@@ -71,7 +69,11 @@ class Worker:
         self._engine: tuple[int, Engine] | None = None
 
     def __call__(self, job: Job, report: Progress) -> ClipResult:
-        """Score a clip, or read its stored scores. report(frames done, frames in all or None)."""
+        """Score a clip, or read its stored scores.
+
+        report: called as report(frames done, total frames or None).  Raises FommctlError; other errors of plugins
+        become InputError or, for missing packages, MissingError.
+        """
         try:
             return self._outcome(job, report)
         except (FommctlError, OSError, *ENDING):
@@ -79,7 +81,6 @@ class Worker:
         except ImportError as error:
             raise missing_package(error) from error
         except BaseException as error:
-            # Name the plugin that the error comes from.
             raise InputError(unforeseen(error)) from error
 
     def _outcome(self, job: Job, report: Progress) -> ClipResult:
@@ -116,7 +117,7 @@ class Worker:
     def _scoring(
         self, job: Job, metrics: Mapping[str, tuple[MetricSpec, Metric]], report: Progress
     ) -> tuple[ClipScoring, int, FrameStream]:
-        """Score the whole clip; return the number of frames too."""
+        """Score the whole clip with these metrics; also return the number of frames, and the stream."""
         model, task = self._setup.models[job.model], job.task
         engine = None if self.config.finished else self._loaded(job.model)
         stream = open_stream(self.config, task, job.model, engine)
@@ -129,13 +130,13 @@ class Worker:
                     describe_clip = partial(
                         self._sources.clip, task=task, rate=stream.rate, size=(width, height), engine=engine
                     )
-                    scoring = ClipScoring(metrics, describe_clip, self._host)
+                    scoring = ClipScoring(metrics, describe_clip)
                 scoring.add(batch)
                 writer.add(batch.chunk.prediction)
                 frames += len(batch.chunk)
                 report(frames, task.frames)
             if scoring is None:
-                raise InputError("there is no frame to compare", "Check the files of both sides.")
+                raise InputError("there are no frames to compare", "Check the files of both sides.")
         return scoring, frames, stream
 
     def _scored(self, stored: StoredScores, hashes: Mapping[str, str], *, kept: bool = False) -> ClipResult:
@@ -151,7 +152,7 @@ class Worker:
         )
 
     def _metric(self, name: str) -> tuple[MetricSpec, Metric] | None:
-        """Build a metric when it is first needed; None where something that it needs is missing."""
+        """Build a metric when it is first needed; None if something that it needs is missing."""
         if name not in self._metrics and name not in self._missing:
             spec = self._specs[name]
             try:
@@ -169,7 +170,7 @@ class Worker:
         return self._metrics.get(name)
 
     def _loaded(self, number: int) -> Engine:
-        """Load a model; only one at a time is kept, for jobs come model by model."""
+        """Load a model; only the last is kept, as jobs are ordered by model."""
         if self._engine is None or self._engine[0] != number:
             self._engine = None
             self._engine = number, load_engine(self._setup.models[number].model, self.config, self._host)
@@ -177,7 +178,7 @@ class Worker:
 
 
 def _options(config: EvaluateConfig) -> dict[str, Any]:
-    """Return what the predictions depend on besides files and models."""
+    """Return all options that affect the predictions."""
     mode: dict[str, Any] = {"mode": "files" if config.finished else config.mode}
     if config.mode == "defaults":
         from fommctl.evaluate.rendering import animate_defaults
@@ -194,21 +195,21 @@ def _options(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _not_offered(host: Host) -> str:
-    """Explain why a metric that the command found is missing in its worker process."""
+    """Explain why a metric is missing in a worker process, although the main process has it."""
     problems = "; ".join(f"plugin {plugin.name!r}: {plugin.problem}" for plugin in host.plugins if plugin.problem)
-    return f"no plugin offers it in a process of its own ({problems or 'none has problems'})"
+    return f"no plugin offers it in a worker process ({problems or 'no plugin has problems'})"
 
 
 def open_stream(config: EvaluateConfig, task: Task, number: int, engine: Engine | None) -> FrameStream:
-    """Open the stream of a clip that is scored.
+    """Open the stream of a clip to score.
 
-    number: index of the model or of the folder of predictions.  engine: the model; None for finished results. Raises
-    InputError, also while it is read.
+    number: index of the model or of the folder of predictions.  engine: the model; None for finished results.
+    Raises InputError, also while the stream is read.
     """
     most = config.max_frames
     if engine is None:
         return _open_files(config, task, number, most)
-    # Importing torch takes longer than scoring a short clip.
+    # Imports torch, which finished results do not need.
     from fommctl.evaluate import rendering
 
     if config.mode == "defaults" and task.source is not None:
@@ -224,7 +225,7 @@ def _open_files(config: EvaluateConfig, task: Task, number: int, most: int | Non
     truth = ClipFrames(task.truth, limit=most, jpeg_strips=True)
     first = next(iter(replace(truth, limit=1)), None)
     if first is None:
-        raise InputError(f"{task.truth.name} has no frame that can be read", "Copy it again.")
+        raise InputError(f"{task.truth.name} has no readable frames", "Copy it again.")
     size = (first.shape[1], first.shape[0])
     prediction = ClipFrames(
         task.predictions[number],

@@ -1,4 +1,4 @@
-"""Choosing and computing the keypoints and embeddings that metrics use."""
+"""Chooses and computes the keypoints and embeddings that metrics use."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ Points = NDArray[np.float64]
 Both = tuple[Points, Points | None]
 """Keypoints of the prediction and of the truth."""
 TRUE, MODEL = "true", "model"
-"""Names of the sources that are not detectors."""
+"""Names of keypoint sources that are not detectors."""
 AUTO = "auto"
 KEYPOINTS, EMBEDDINGS = "keypoints", "embeddings"
-"""Sources that metrics may ask for (`MetricSpec.uses`)."""
+"""Kinds of sources, as in `MetricSpec.uses`."""
 KeypointChoice = DetectorSpec | Literal["true", "model"]
 
 
 def choose_keypoints(
     host: Host, name: str = AUTO, *, subject: str | None, true_points: bool, model: bool
 ) -> KeypointChoice:
-    """Choose the source of keypoints by name: `auto`, `true`, `model` or a detector, which may not be ready.
+    """Choose the source of keypoints by name: `auto`, `true`, `model` or a detector, which need not be ready.
 
-    `auto` takes true keypoints where there are some, else the ready detector of the subject with landmarks and the
-    highest `metric_priority` (faces: FAN, then dlib's 68 points, as the published scripts have 68).
-    subject: that of the preset's framing; None where it is unknown.  true_points: whether every clip has true
-    keypoints: numbers from two sources have no common mean.  model: whether a model is evaluated, not finished results.
-    Raises UsageError for a source that does not fit, and MissingError where `auto` finds none.
+    `auto` chooses true keypoints if all clips have them, else the subject's ready detector with landmarks and the
+    highest `metric_priority` (for faces: FAN, then dlib's 68 points, as the published scripts use 68).
+    subject: of the preset's framing; None if unknown.  true_points: whether all clips have true keypoints, as scores
+    from different sources cannot be averaged.  model: whether a model is evaluated, not finished results.
+    Raises UsageError for a source that cannot be used, and MissingError if `auto` finds none.
     """
     if name == TRUE or (name == AUTO and true_points):
         if not true_points:
             raise UsageError(
                 "not every clip has true keypoints",
-                "'fommctl preprocess synthetic' writes them; otherwise name a detector with --keypoints.",
+                "'fommctl preprocess synthetic' writes them; for other data, choose a detector with --keypoints.",
             )
         return "true"
     if name == MODEL:
         if not model:
             raise UsageError(
-                "finished results have no model that could detect keypoints", "Name a detector with --keypoints."
+                "finished results have no model to detect keypoints with", "Choose a detector with --keypoints."
             )
         return "model"
     if name != AUTO:
@@ -80,9 +80,9 @@ def choose_keypoints(
 
 
 def choose_embedder(host: Host, name: str | None = AUTO, *, subject: str | None) -> EmbedderSpec:
-    """Choose the embedder by name, which may not be ready; for `auto` and None the ready one of the highest priority.
+    """Choose an embedder by name, which need not be ready; for `auto` or None, the ready one with the highest priority.
 
-    subject: as in `choose_keypoints`. Raises UsageError for an unknown name and MissingError where none is ready.
+    subject: as for `choose_keypoints`.  Raises UsageError for an unknown name, MissingError if `auto` finds none.
     """
     if name not in (AUTO, None):
         named: EmbedderSpec = host.find("embedder", name)
@@ -96,7 +96,7 @@ def choose_embedder(host: Host, name: str | None = AUTO, *, subject: str | None)
 
 def _with_landmarks(spec: DetectorSpec) -> DetectorSpec:
     if not spec.landmarks:
-        raise UsageError(f"the detector {spec.name!r} finds no keypoints", "Name one that has landmarks.")
+        raise UsageError(f"the detector {spec.name!r} has no landmarks", "Choose one that has.")
     return spec
 
 
@@ -104,36 +104,38 @@ def _missing(option: str, subject: str | None, fitting: Iterable[DetectorSpec | 
     what = "keypoints" if option == "keypoints" else "identity"
     if subject is None:
         return MissingError(
-            f"the subject of these clips is unknown, so no {what} can be measured",
-            f"Name a source with --{option}.",
+            f"the subject of these clips is unknown, so their {what} cannot be measured",
+            f"Choose a source with --{option}.",
         )
     reasons = "; ".join(f"{spec.name}: {why_not_ready(spec)}" for spec in fitting)
     return MissingError(
-        f"no source that measures the {what} of a {subject} is ready ({reasons or 'none is installed'})",
-        f"Install what is missing, or name another source with --{option}.",
+        f"no source for the {what} of a {subject} is ready ({reasons or 'none is installed'})",
+        f"Install what is missing, or choose another source with --{option}.",
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChosenSources:
-    """Sources that metrics measure with, by name."""
+    """Names of the sources that metrics use."""
 
     keypoints: str | None = None
-    """Name of a detector, `true` or `model`; None where no metric asks for keypoints or there are none."""
+    """Name of a detector, `true` or `model`; None if no metric needs keypoints or no source has them."""
     embedder: str | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Reasons why there are no `keypoints` or `embeddings`."""
+    """Reasons why there are no sources, by kind (`keypoints`, `embeddings`)."""
 
     def to_json(self) -> dict[str, str | None]:
-        """Return JSON values for the saved configuration."""
+        """Return the names for the saved configuration."""
         return {KEYPOINTS: self.keypoints, "embedder": self.embedder}
 
 
 def choose_sources(
     config: EvaluateConfig, host: Host, specs: Sequence[MetricSpec], tasks: Sequence[Task], subject: str | None
 ) -> ChosenSources:
-    """Choose what the metrics ask for. The result lists what is missing; raises UsageError for an option that does not
-    fit."""
+    """Choose the sources that the metrics need; missing ones are listed in the result.
+
+    Raises UsageError for a source in the options that cannot be used.
+    """
     uses = {use for spec in specs for use in spec.uses}
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
@@ -155,7 +157,7 @@ def choose_sources(
 
 
 class SourceFactory:
-    """Builds the sources of one process; a detector or an embedder serves all its clips."""
+    """Builds the sources in one process; a detector or embedder is built once for all clips."""
 
     def __init__(self, host: Host, sources: ChosenSources) -> None:
         self._host = host
@@ -166,7 +168,7 @@ class SourceFactory:
         self._embedder: EmbeddingSource | None = None
 
     def describe(self, spec: MetricSpec, task: Task) -> dict[str, Any]:
-        """Return, as JSON values, what the scores of a metric depend on besides predictions and truth."""
+        """Return JSON values for everything besides predictions and truth that a metric's scores depend on."""
         described: dict[str, Any] = {"metric": spec.name, "version": self._host.version("metric", spec.name)}
         if KEYPOINTS in spec.uses:
             described[KEYPOINTS] = self._described_keypoints(task)
@@ -177,21 +179,21 @@ class SourceFactory:
     def clip(
         self, spec: MetricSpec, task: Task, rate: float, size: tuple[int, int], engine: Engine | None
     ) -> MetricClip:
-        """Describe a clip to a metric.  size: (width, height) of its frames.
+        """Return a clip's description for a metric.  size: (width, height) of its frames.
 
-        Raises InputError for true keypoints that cannot be read.
+        Raises InputError if true keypoints cannot be read.
         """
         keypoints = self.keypoints(task, size, engine) if KEYPOINTS in spec.uses else None
         return MetricClip(task.name, rate, keypoints, self._embeddings() if EMBEDDINGS in spec.uses else None)
 
     def keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
-        """Return the source of keypoints of a clip; None where there is none."""
+        """Return the source of keypoints for a clip, or None.  size: (width, height) of its frames."""
         name = self._sources.keypoints
         if name in (TRUE, MODEL):
-            # One for all metrics of a clip: it remembers its answers.
-            asked = task.truth, size, id(engine)
-            if self._latest[0] != asked:
-                self._latest = asked, self._own_keypoints(task, size, engine)
+            # All metrics of a clip share one source, as it caches its results.
+            key = task.truth, size, id(engine)
+            if self._latest[0] != key:
+                self._latest = key, self._own_keypoints(task, size, engine)
             return self._latest[1]
         if name is not None and self._detector is None:
             version = self._host.version("detector", name)
@@ -199,7 +201,7 @@ class SourceFactory:
         return self._detector
 
     def _own_keypoints(self, task: Task, size: tuple[int, int], engine: Engine | None) -> KeypointSource | None:
-        """Return the true keypoints of the clip or the model's own."""
+        """Return a source of the clip's true keypoints, or of the model's own."""
         if self._sources.keypoints == MODEL:
             return None if engine is None else ModelKeypoints(engine.renderer())
         points = read_keypoints(task.truth)
@@ -223,16 +225,16 @@ class SourceFactory:
 
 
 def in_pixels(points: Points, width: int, height: int) -> Points:
-    """Convert points (..., 2) from [-1, 1], corner pixels at -1 and 1, to pixels of a frame of this size."""
+    """Convert points (..., 2) from [-1, 1], corner pixels at -1 and 1, to pixels of a width x height frame."""
     pixels: Points = (points + 1) / 2 * np.array((width - 1, height - 1), np.float64)
     return pixels
 
 
 class _Cached(Generic[Spec]):
-    """Results of a detector or an embedder, which is built when it is first needed: never where all are cached."""
+    """Results of a detector or embedder, which is built only when a result is not cached."""
 
     def __init__(self, spec: Spec, cache: DetectionCache, *, version: str = "") -> None:
-        """version: that of its plugin (`Host.version`); cached results of another version are not used."""
+        """version: of the plugin (`Host.version`); cached results of other versions are not used."""
         self.name = spec.name
         self._spec: Spec = spec
         self._cache = cache
@@ -243,7 +245,7 @@ class _Cached(Generic[Spec]):
         return self._spec.build()
 
     def _results(self, frames: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Stack the results for frames (N, H, W, 3): (N, *shape), NaN where there is none."""
+        """Return the results for frames (N, H, W, 3) as (N, *shape), NaN for frames without a result."""
         found = self._cache.results(self._source, list(frames), self._compute)
         rows = np.full((len(found), *shape), np.nan)
         for row, result in zip(rows, found, strict=True):
@@ -256,10 +258,10 @@ class _Cached(Generic[Spec]):
 
 
 class DetectorKeypoints(_Cached[DetectorSpec]):
-    """Landmarks of the first subject that a detector returns, as the published scripts take them."""
+    """Landmarks of the first subject that a detector returns, as in the published scripts."""
 
     def __init__(self, spec: DetectorSpec, cache: DetectionCache, *, version: str = "") -> None:
-        """Refuse a detector without landmarks (UsageError)."""
+        """Raises UsageError for a detector without landmarks."""
         super().__init__(_with_landmarks(spec), cache, version=version)
 
     def __call__(self, chunk: FrameChunk) -> Both:
@@ -274,7 +276,7 @@ class DetectorKeypoints(_Cached[DetectorSpec]):
 
 
 class Embeddings(_Cached[EmbedderSpec]):
-    """Embeddings of an embedder."""
+    """Embeddings of the main subject of each frame."""
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         return self._results(frames, (self._spec.dimension,))
@@ -285,7 +287,7 @@ class Embeddings(_Cached[EmbedderSpec]):
 
 
 class _LatestChunk:
-    """Remembers its answer to the latest chunk, for several metrics ask for the same one."""
+    """Caches the keypoints of the latest chunk, as several metrics use the same one."""
 
     def __init__(self) -> None:
         self._latest: tuple[FrameChunk, Both] | None = None
@@ -300,39 +302,38 @@ class _LatestChunk:
 
 
 class TrueKeypoints(_LatestChunk):
-    """True keypoints; those of the prediction are found by the image around the true ones (see `matching`).
+    """True keypoints; those of the prediction are found by matching the patches around the true ones (see `matching`).
 
-    Points of the truth without texture around them are absent on both sides. Asked for more frames than there are
-    points, or for frames without truth, it raises UsageError.
+    Points without texture around them are NaN on both sides. A call raises UsageError for more frames than points, and
+    for frames without truth.
     """
 
     name = TRUE
 
     def __init__(self, points: Points) -> None:
-        """Take points (T, K, 2) in pixels of the truth, for every frame of the clip, NaN where one is hidden."""
+        """points: (T, K, 2) in pixels of the truth, for all frames of the clip, NaN for hidden ones."""
         super().__init__()
         self._points = points
 
     def _both(self, chunk: FrameChunk) -> Both:
         if chunk.truth is None:
-            raise UsageError("true keypoints need true frames", "Name a detector with --keypoints.")
+            raise UsageError("true keypoints need true frames", "Choose a detector with --keypoints.")
         points = self._points[chunk.first : chunk.first + len(chunk)]
         if len(points) < len(chunk):
             raise UsageError(
                 f"the clip has {chunk.first + len(chunk)} frames, but true keypoints for {len(self._points)}",
-                "Make the data set again, or name a detector with --keypoints.",
+                "Make the data set again, or choose a detector with --keypoints.",
             )
-        # Importing torch takes longer than scoring a short clip.
+        # Imports torch, which other sources may not need.
         from fommctl.evaluate.matching import find_again
 
         return find_again(chunk.prediction, chunk.truth, points)
 
 
 class ModelKeypoints(_LatestChunk):
-    """Keypoints of the evaluated model: they show how well a result keeps what the model detects in the truth.
+    """Keypoints of the evaluated model, which measure how well results preserve what the model detects in the truth.
 
-    Models cannot be compared by them, for each is measured with its own keypoints. Asked for the first chunk it raises
-    UsageError if the model has none.
+    They cannot be used to compare models, as each model has its own. A call raises UsageError if the model has none.
     """
 
     name = MODEL
@@ -349,12 +350,12 @@ class ModelKeypoints(_LatestChunk):
 
         keypoints = self._renderer.detect(to_tensor(list(frames), self._renderer.device)).keypoints
         if not keypoints.shape[1]:
-            raise UsageError("this model has no keypoints of its own", "Name a detector with --keypoints.")
+            raise UsageError("this model has no keypoints", "Choose a detector with --keypoints.")
         return in_pixels(keypoints.detach().cpu().double().numpy(), frames.shape[2], frames.shape[1])
 
 
 def source_name(spec: DetectorSpec | EmbedderSpec, version: str) -> str:
-    """Identify a source in the cache: its name, its plugin's version and the versions of its packages."""
+    """Return a source's key in the cache: its name, its plugin's version and the versions of its packages."""
     return "; ".join(part for part in (spec.name, version, *map(_installed, spec.packages)) if part)
 
 

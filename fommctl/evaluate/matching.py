@@ -1,12 +1,12 @@
-"""Matching points of a true frame to a predicted one, by the patches around them.
+"""Matches points of true frames to predicted frames, by the patches around them.
 
-With known true keypoints no detector is needed: the patch around a true point is searched in the prediction by
-normalised cross-correlation over red, green and blue (Lewis 1995), on frames reduced to at most LARGEST_SIDE pixels,
-and the position is then refined below one pixel, level by level, by Gauss-Newton steps on the normalised patches (Lucas
-and Kanade 1981; template fixed as in Baker and Matthews 2004). A parabola through the peak of the correlation would be
-simpler, but is biased for asymmetrical peaks, so that even the truth would not be found exactly.
+With known true keypoints no detector is needed. The patch around a true point is searched for in the prediction by
+normalised cross-correlation over red, green and blue (Lewis 1995), on frames reduced to at most LARGEST_SIDE pixels.
+The position is then refined to subpixels, level by level, by Gauss-Newton steps on the normalised patches (Lucas and
+Kanade 1981; fixed template as in Baker and Matthews 2004). A parabola through the correlation's peak would be simpler,
+but is biased for asymmetrical peaks, so that even the truth would not be found exactly.
 
-Shapes: N frames, K points, patches of P x P pixels. Pixels are counted from the centre of the first one.
+Shapes: N frames, K points, patches of P x P pixels. Coordinates are in pixels, 0 at the centre of the first one.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample
 
 PATCH = 1 / 16
-"""Distance from the middle of a patch to its border, in sides of the frame: 9 x 9 pixels of 64, 33 x 33 of 256."""
+"""Distance from a patch's centre to its border, in sides of the frame: 9 x 9 pixels for 64, 33 x 33 for 256."""
 SEARCH = 0.2
-"""Distance from its true position up to which a point is searched along each axis, in sides of the frame."""
+"""Largest distance of the search from the true position along each axis, in sides of the frame."""
 CORRELATION = 0.7
-"""Correlation of the best match with the truth below which a point counts as absent.
+"""Least correlation of the best match with the truth; below it a point counts as not found.
 
-Measured on the synthetic data set at 64 pixels: of frames that were blurred by 1.5 pixels, 86 to 100 in 100 points are
-found, none of them more than 3 pixels off; of frames of another identity, 0 to 5 in 100. At 0.6 it is up to 17 of the
-latter, at 0.8 as few as 67 of the former."""
+Measured on the synthetic data set at 64 pixels: in frames blurred by 1.5 pixels, 86 to 100 % of the points are found,
+none more than 3 pixels off; in frames of another identity, 0 to 5 %. With 0.6, up to 17 % of the latter are found; with
+0.8, as few as 67 % of the former."""
 UNSURE = 0.1
-"""Displacement in pixels by noise of one level of 255 above which a patch has too little texture to be matched."""
+"""Largest displacement in pixels by noise of one level of 255; a patch with more has too little texture to match."""
 LARGEST_SIDE = 96
-"""Frames are halved for the search until they are no larger."""
+"""Largest side of the frames to search; larger frames are halved."""
 _LEAST_PATCH, _LEAST_SEARCH = 3, 2
 _STEPS = 6
 _STRAY = 1.5
-"""Largest displacement by refinement, in pixels of its level: a larger one is a failure."""
+"""Largest displacement by refinement, in pixels of its level, to which larger ones are limited."""
 _CONTRAST = 0.5 / 255
-"""Root mean square of a patch with nothing but rounding noise."""
+"""Root mean square of a patch with only rounding noise."""
 _NEARER = 1e-4
-"""Cost at the border of the search, so that of two equal matches the nearer one is chosen."""
+"""Cost at the border of the search, so that the nearest of equal matches is chosen."""
 _BLOCK = 16
-"""Frames at a time."""
+"""Number of frames processed at a time."""
 
 
 def find_again(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Match points of the true frames to the predicted ones; returns the matches, and the true points that are usable.
+    """Match points of the true frames to the predicted ones.
 
-    prediction, truth: (N, H, W, 3).  points: (N, K, 2) in pixels of the truth, x before y, NaN where one is hidden.
-    Returns (N, K, 2) of the prediction and of the truth; NaN in both where a point is hidden, outside the picture or
-    without texture (see UNSURE), NaN in the prediction where it is not found (see CORRELATION).
+    prediction, truth: (N, H, W, 3) uint8.  points: (N, K, 2) in pixels of the truth, x before y, NaN for hidden ones.
+    Returns points (N, K, 2) in the prediction and in the truth. Points that are hidden, outside the picture or without
+    texture (see UNSURE) are NaN in both; points that are not found (see CORRELATION) are NaN in the prediction.
     """
     found, known = np.full(points.shape, np.nan), np.full(points.shape, np.nan)
     for first in range(0, len(points), _BLOCK):
@@ -81,22 +81,23 @@ def _find(
         if number:
             moved = moved * 2
     place = (levels[0].points + moved).double().numpy()
-    seen = inside & patches.findable.numpy()
-    matched = seen & (correlation.numpy() >= CORRELATION) & ~lost.numpy()
+    usable = inside & patches.findable.numpy()
+    matched = usable & (correlation.numpy() >= CORRELATION) & ~lost.numpy()
     matched &= ((place >= -0.5) & (place <= last + 0.5)).all(-1)
     exact = points + moved.double().numpy()
-    return np.where(matched[..., None], exact, np.nan), np.where(seen[..., None], points, np.nan)
+    return np.where(matched[..., None], exact, np.nan), np.where(usable[..., None], points, np.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """Both frames and the points at one size."""
+    """Frames and points at one size."""
 
     prediction: Tensor
+    """(N, 3, H, W) in [0, 1]."""
     truth: Tensor
     """(N, 3, H, W) in [0, 1]."""
     points: Tensor
-    """(N, K, 2) in whole pixels: the pixel that a point lies in."""
+    """(N, K, 2), rounded to whole pixels."""
 
     @property
     def side(self) -> int:
@@ -108,7 +109,7 @@ def _picture(frames: NDArray[np.uint8]) -> Tensor:
 
 
 def _levels(prediction: Tensor, truth: Tensor, points: Tensor) -> list[_Level]:
-    """Return the full size first, then halves."""
+    """Return the levels of the pyramid, the full size first."""
     levels = [_Level(prediction, truth, points.round().float())]
     while levels[-1].side > LARGEST_SIDE and min(levels[-1].truth.shape[2:]) >= 4 * _LEAST_PATCH:
         last = levels[-1]
@@ -119,16 +120,16 @@ def _levels(prediction: Tensor, truth: Tensor, points: Tensor) -> list[_Level]:
 
 @dataclass(frozen=True, slots=True)
 class _Patches:
-    """Patches of the truth around its points, without their mean and of length 1, and how they change when moved."""
+    """Normalised patches of the truth around its points, with their derivatives."""
 
     template: Tensor
-    """(N, K, 3 * P * P)"""
+    """(N, K, 3 * P * P), with mean 0 per colour and length 1."""
     slopes: Tensor
-    """(N, K, 3 * P * P, 2): change of the template a pixel, of what normalisation leaves of it."""
+    """(N, K, 3 * P * P, 2): derivative of the template by x and y, per pixel, orthogonal to the template."""
     curvature: Tensor
     """(N, K, 2, 2): inverse of slopes.T @ slopes."""
     findable: Tensor
-    """(N, K) bool"""
+    """(N, K) bool: whether the patch has enough texture (see UNSURE)."""
     radius: int
 
     @classmethod
@@ -150,8 +151,8 @@ class _Patches:
 
 
 def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
-    """Return the displacement (N, K, 2) in whole pixels from each point to its best match in the prediction; and (N, K)
-    whether that is at the border of the search, so that the true match is probably outside."""
+    """Return the displacement (N, K, 2) in whole pixels from each point to its best match in the prediction, and
+    whether (N, K) it is at the border of the search, so that the true match is probably outside."""
     radius, reach = patches.radius, max(_LEAST_SEARCH, round(level.side * SEARCH))
     size = 2 * radius + 1
     n, k = level.points.shape[:2]
@@ -174,8 +175,8 @@ def _search(level: _Level, patches: _Patches) -> tuple[Tensor, Tensor]:
 
 
 def _refine(level: _Level, patches: _Patches, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best place near `start`, (N, K, 2) in pixels from each point, and its correlation (N, K) with the
-    truth."""
+    """Return the best displacement near `start`, (N, K, 2) in pixels from each point, and its correlation (N, K) with
+    the truth."""
     moved, best, highest = start, start, torch.full(start.shape[:2], -1.0)
     for _ in range(_STEPS):
         patch = _centred(_sampled(level.prediction, level.points + moved, patches.radius))
@@ -192,12 +193,12 @@ def _refine(level: _Level, patches: _Patches, start: Tensor) -> tuple[Tensor, Te
 
 
 def _centred(patches: Tensor) -> Tensor:
-    """Flatten patches (N, K, 3, P, P) to (N, K, 3 * P * P), less the mean of each colour."""
+    """Flatten patches (N, K, 3, P, P) to (N, K, 3 * P * P), without the mean of each colour."""
     return (patches - patches.mean((-2, -1), keepdim=True)).flatten(2)
 
 
 def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """Cut patches (N, K, 3, P, P) around whole pixels; outside the picture its border is repeated."""
+    """Cut patches (N, K, 3, P, P) around whole pixels; the picture's border is repeated outside."""
     height, width = frames.shape[2:]
     steps = torch.arange(-radius, radius + 1)
     columns = (points[..., 0, None].long() + steps).clamp(0, width - 1)
@@ -208,7 +209,7 @@ def _cut(frames: Tensor, points: Tensor, radius: int) -> Tensor:
 
 
 def _sampled(frames: Tensor, points: Tensor, radius: int) -> Tensor:
-    """Sample patches (N, K, 3, P, P) around points between pixels, by cubic interpolation."""
+    """Sample patches (N, K, 3, P, P) around subpixel positions, by cubic interpolation."""
     n, k = points.shape[:2]
     size = 2 * radius + 1
     steps = torch.arange(-radius, radius + 1).float()

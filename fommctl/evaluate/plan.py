@@ -1,4 +1,4 @@
-"""Planning an evaluation: the models or folders of results, and the clips that they are scored on."""
+"""Plans an evaluation: the models or folders of results, and the clips to score them on."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 200
-"""Characters of a name, so that a file of this name with an ending can be written."""
+"""Most bytes of a name, so that suffixes and temporary names fit."""
 LISTED = 5
+"""Most names in a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,15 +38,15 @@ class Task:
     """One clip to score."""
 
     name: str
-    """Unique name, which may hold `/`; result files are named by it."""
+    """Unique name, which may contain `/`, of the clip's files in the output."""
     truth: Path
-    """The clip to reconstruct, the driving clip, or the reference."""
+    """The clip to reconstruct, the driving clip, or the reference of finished results."""
     source: Path | None = None
-    """The clip whose first frame is animated; None: that of `truth`."""
+    """The clip whose first frame is animated; None for `truth`."""
     predictions: tuple[Path, ...] = ()
     """Finished results, one for each folder of predictions."""
     frames: int = 0
-    """Number of frames of `truth`; 0 where they cannot be counted."""
+    """Number of frames of `truth`; 0 if they cannot be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,15 @@ class Plan:
 
 
 def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
-    """Plan the clips of the split, stills left out; at most `most` (None: all) unless `--max-clips` is given."""
+    """Plan the reconstruction of all clips of the split with more than one frame.
+
+    most: limit without `--max-clips`; None for no limit.  Raises InputError if there are no such clips.
+    """
     clips, warnings = _clips(config)
     moving = [clip for clip in clips if not clip.still]
     if not moving:
         raise InputError(
-            f"{config.data} contains no clip of more than one frame", "Clips are videos or folders of frames."
+            f"{config.data} contains no clips of more than one frame", "Clips are videos or folders of frames."
         )
     chosen = moving[: config.max_clips or most]
     names = _names(clip.name for clip in chosen)
@@ -71,8 +75,11 @@ def reconstructions(config: EvaluateConfig, most: int | None) -> Plan:
 
 
 def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Plan:
-    """Plan pairs (source, driving) of `--pairs`, else of `pairs_list` where that file exists, else drawn by the seed:
-    of different identities where there are some, each pair once. At most `most` unless `--max-clips` is given."""
+    """Plan the animation of pairs (source, driving) from `--pairs`, else `pairs_list` if it exists, else random ones.
+
+    most: limit without `--max-clips`.  pairs_list: CSV file that the preset names.  Raises the errors of
+    `read_pairs_list` and `draw_pairs`.
+    """
     clips, warnings = _clips(config)
     clips = tuple(clip for clip in clips if clip.frames)
     most = config.max_clips or most
@@ -87,33 +94,36 @@ def animations(config: EvaluateConfig, most: int, pairs_list: Path | None) -> Pl
 
 
 def draw_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[Clip, Clip]]:
-    """Draw `count` different pairs of a source and a driving clip, of different identities where there are any, else of
-    different clips; fewer where there are not as many. Raises InputError where there is none."""
+    """Draw at most `count` different random pairs of a source and a driving clip.
+
+    Pairs are of different identities, or if there is only one identity, of different clips. Raises InputError if there
+    are no pairs.
+    """
     pairs = [(one, other) for one in clips for other in clips if one is not other and not other.still]
     crossed = [pair for pair in pairs if pair[0].identity != pair[1].identity] or pairs
     if not crossed:
-        raise InputError("there are fewer than two clips to pair", "Cross-identity animation needs two clips or more.")
+        raise InputError("there are fewer than two clips to pair", "Cross-identity animation needs at least two clips.")
     chosen = np.random.default_rng(seed).permutation(len(crossed))[:count]
     return [crossed[index] for index in sorted(chosen.tolist())]
 
 
 def finished_results(config: EvaluateConfig) -> Plan:
-    """Match finished results with the references of the same name; unmatched ones are listed in the warnings.
+    """Match finished results with references by name; unmatched ones are listed in the warnings.
 
-    Raises InputError where no name is on both sides.
+    Raises InputError if nothing matches, or there are no clips.
     """
     assert config.truth is not None
     truths, *predicted = _matched([results_in(path) for path in (config.truth, *config.predictions)])
     if len(truths) == 1 and all(len(names) == 1 for names in predicted) and config.truth.name not in truths:
-        # One clip each: their names do not matter.
+        # A single clip on each side matches whatever its name.
         name = next(iter(truths))
         predicted = [dict.fromkeys((name,), next(iter(names.values()))) for names in predicted]
     common = [name for name in truths if all(name in names for names in predicted)]
     warnings = tuple(_unmatched(config, truths, predicted))
     if not common:
         raise InputError(
-            f"no prediction is named like a true clip: {', '.join(list(predicted[0])[:LISTED])}",
-            f"The true clips are {', '.join(list(truths)[:LISTED])}; names of results may go on after a dot.",
+            f"no prediction has the name of a true clip: {', '.join(list(predicted[0])[:LISTED])}",
+            f"The true clips are {', '.join(list(truths)[:LISTED])}; names of results may continue after a dot.",
         )
     tasks = (
         Task(
@@ -128,8 +138,11 @@ def finished_results(config: EvaluateConfig) -> Plan:
 
 
 def _matched(sides: Sequence[dict[str, Path]]) -> list[dict[str, Path]]:
-    """Map the names that truth and predictions share to clips. Names are compared up to their first dot, as published;
-    where clips would become one by that, results are those of the clip whose name they continue after a dot."""
+    """Rename the clips of truth and predictions so that matching ones have equal names.
+
+    Names are cut at their first dot, as published. If that makes names of one side equal, a result instead gets the
+    name of the true clip that its own continues after a dot.
+    """
     if all(len({_up_to_dot(name) for name in side}) == len(side) for side in sides):
         return [{_up_to_dot(name): path for name, path in side.items()} for side in sides]
     truths = sides[0]
@@ -141,7 +154,7 @@ def _matched(sides: Sequence[dict[str, Path]]) -> list[dict[str, Path]]:
 
 
 def _continued(name: str, known: Collection[str]) -> str:
-    """Return `a.1` for `a.1.reconstructed`, where that is known."""
+    """Return the known name that `name` continues after a dot, such as `a.1` for `a.1.reconstructed`, else `name`."""
     start = name
     while start not in known and "." in start:
         start = start.rpartition(".")[0]
@@ -149,10 +162,10 @@ def _continued(name: str, known: Collection[str]) -> str:
 
 
 def results_in(path: Path) -> dict[str, Path]:
-    """Find the clips of a folder by their names below it, without endings: videos, folders of frames, strips (PNG or
-    JPEG); only the test split where there are splits. A file, or a folder that holds only frames, is one clip.
+    """Return the clips in a folder (videos, folders of frames, PNG or JPEG strips) by relative path without suffix.
 
-    Raises InputError where there are none.
+    If the folder has splits, only test is read. A file, or a folder with nothing but frames, is a single clip.
+    Raises InputError if there are no clips.
     """
     if not path.exists():
         raise not_there(path)
@@ -174,8 +187,10 @@ def results_in(path: Path) -> dict[str, Path]:
 
 
 def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
-    """Find the clips of the requested split, and, as clips without frames, the files that cannot be read: they fail by
-    name. `auto` takes everything from data without splits."""
+    """Return the clips of the requested split, and warnings; `auto` means all if the data has no splits.
+
+    Unreadable files become clips with 0 frames, so that they fail by name.
+    """
     root, split = config.data, config.split
     assert root is not None
     published = is_published(root)
@@ -193,12 +208,12 @@ def _clips(config: EvaluateConfig) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
     if not found:
         raise InputError(f"the {split} split of {root} is empty", "Use --split all, or --split train.")
     unsplit = config.split == "auto" and not published
-    note = f"{root} has no test split: all of it is scored (--split test takes what training sets aside)"
+    note = f"{root} has no test split: all of it is scored (--split test scores only what training sets aside)"
     return found, (note,) if unsplit else ()
 
 
 def _with_broken(folders: Sequence[Path], clips: Sequence[Clip], *, published: bool) -> Iterator[Clip]:
-    """Yield all media of these folders in order; files that are no clips become clips without frames."""
+    """Yield all media of these folders in order; unreadable files become clips with 0 frames."""
     readable = {clip.path: clip for clip in clips}
     for folder in folders:
         for path in media_below(folder, published=published):
@@ -210,7 +225,7 @@ def _counted(path: Path) -> int:
     try:
         return count_frames(path, jpeg_strips=True)
     except InputError:
-        # The clip fails later, with its reason.
+        # The clip fails with this error when it is scored.
         return 0
 
 
@@ -230,7 +245,7 @@ def _unmatched(
 
 
 def _names(names: Iterable[str]) -> list[str]:
-    """Return unique names of files without endings, none longer than a file system takes."""
+    """Return unique names without suffixes, none longer than LONGEST_NAME."""
     whole = list(names)
     stems = [str(Path(name).with_name(_stem(Path(name)))) for name in whole]
     counted = Counter(stems)
@@ -254,7 +269,7 @@ def _flat(name: str) -> str:
 
 
 def _stem(path: Path) -> str:
-    """Strip media endings: `clip` from `clip.mp4` and from the published `clip.mp4.png`."""
+    """Return a file name without media suffixes: `clip` for `clip.mp4` and for the published `clip.mp4.png`."""
     name = stem(path)
     while name != (shorter := stem(Path(name))) and Path(name).suffix.lower() in MEDIA_SUFFIXES:
         name = shorter
@@ -268,22 +283,23 @@ def _up_to_dot(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluatedModel:
-    """One model, or one folder of finished results."""
+    """A model, or a folder of finished results."""
 
     name: str
+    """Name in tables."""
     folder: str
-    """Folder name, unique among the models."""
+    """Name of its folders in the output, unique among the models."""
     model: str | None = None
-    """Name or path, as `load_model` takes it."""
+    """Name or path for `load_model`."""
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values that its predictions depend on, apart from the clip and the options."""
+    """JSON values for everything that predictions depend on besides the clip and the options."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values for the saved configuration."""
     warnings: tuple[str, ...] = ()
 
 
 def finished_predictions(config: EvaluateConfig) -> tuple[EvaluatedModel, ...]:
-    """Name the folders or files of finished results."""
+    """Return the folders or files of finished results, with unique names."""
     names = config.names or distinct([path.resolve().as_posix() for path in config.predictions])
     return tuple(
         EvaluatedModel(name=name, folder=folder, details={"predictions": str(path)})
@@ -292,7 +308,8 @@ def finished_predictions(config: EvaluateConfig) -> tuple[EvaluatedModel, ...]:
 
 
 def load_models(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, ...], Preset]:
-    """Load every model once; return them and the preset of the first. Raises what `load_model` raises."""
+    """Load every model once to describe it; return the models and the preset of the first. Raises the errors of
+    `load_model`."""
     from fommctl.models import registry
 
     engines = [load_engine(model, config, host) for model in config.models]
@@ -309,8 +326,9 @@ def load_models(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedMode
 
 
 def load_engine(model: str | None, config: EvaluateConfig, host: Host) -> Engine:
-    """Load a model onto the device of the run."""
-    # Importing torch takes longer than scoring a short clip.
+    """Load a model on the device of the configuration. Raises the errors of `load_model`, and UsageError for options
+    that it does not have."""
+    # Imports torch, which finished results do not need.
     from fommctl.animate.engine import Engine
     from fommctl.models.loading import load_model
 
@@ -351,10 +369,10 @@ def _evaluated_model(name: str, folder: str, model: str | None, engine: Engine) 
 
 
 def distinct(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return short names: the last part of each path without its ending, with as many folders before it as make
-    all differ, and with the endings where nothing else does.
+    """Return short unique names for paths.
 
-    Raises UsageError where one path is there twice.
+    A name is the last part of a path without suffix, preceded by as many folders as are needed to make all unique; if
+    that is not enough, with suffix. Raises UsageError if a path occurs twice.
     """
     parts = [tuple(part for part in Path(path).parts if part != "/") for path in paths]
     for shorten in (_model_stem, str):
@@ -363,11 +381,11 @@ def distinct(paths: Sequence[str]) -> tuple[str, ...]:
             if len(set(names)) == len(names):
                 return tuple(names)
     twice = next(path for path, times in Counter(paths).items() if times > 1)
-    raise UsageError(f"'{twice}' is given twice", "Give every model once, or a name to each with --names.")
+    raise UsageError(f"'{twice}' is given twice", "Give each model once, or give each a name with --names.")
 
 
 def folders(names: Sequence[str]) -> tuple[str, ...]:
-    """Return a folder name for each of these names, unique even where case does not count."""
+    """Return a folder name for each name, unique even if case is ignored."""
     found: dict[str, None] = {}
     for name in names:
         plain = file_name_part(name).lstrip(".") or "_"
@@ -377,6 +395,6 @@ def folders(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _model_stem(name: str) -> str:
-    for ending in (".tar", ".pth", ".safetensors"):
-        name = name.removesuffix(ending)
+    for suffix in (".tar", ".pth", ".safetensors"):
+        name = name.removesuffix(suffix)
     return stem(Path(name))

@@ -1,7 +1,7 @@
-"""The page's plots, as shapes in the units of their drawings; page/plots.html draws them.
+"""Lays out the page's plots as shapes, in the units of their SVG drawings, which page/plots.html draws.
 
-No plotting library is used, so that the page's style sheet colours the plots (dark mode, print), their text is text,
-every point names its clip, and a page of a hundred plots stays small.
+No plotting library is used, so that the page's style sheet colours the plots (dark mode, print), text remains text,
+each point has the name of its clip, and a page with a hundred plots stays small.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DIGITS = 4
-"""Significant digits of a mean; its interval and its differences are printed to the same decimal place."""
+"""Significant digits of a mean; its interval and differences have the same number of decimal places."""
 _MOST_PLACES = 6
 
 
 def places_for(value: float | None) -> int:
-    """Return the decimal places that show four significant digits of `value`; at most six."""
+    """Return the number of decimal places that shows four significant digits of `value`, at most six."""
     if not value:
         return _DIGITS - 1
     return min(_MOST_PLACES, max(0, _DIGITS - 1 - math.floor(math.log10(abs(value)))))
 
 
 def printed(value: float | None, places: int | None = None, *, signed: bool = False) -> str:
-    """Format a value with so many decimal places (None: as its size suggests) and a true minus; None is a dash."""
+    """Format a value with this number of decimal places (None: see `places_for`) and a minus sign; None as a dash."""
     if value is None:
         return "–"
     rounded = f"{value:{'+' if signed else ''},.{places_for(value) if places is None else places}f}"
@@ -37,15 +37,15 @@ WIDTH = 280
 """Width of every plot; a unit is about one CSS pixel."""
 ROW_HEIGHT = 44
 MOST_DOTS = 200
-"""Number of clips drawn as dots in a row; of more, evenly picked ones."""
+"""Most clips drawn as dots in a row; of more clips, evenly spaced ones are drawn."""
 MOST_POINTS = 240
-"""Number of points of a curve; of more frames, the means of equally long stretches."""
+"""Most points of a curve; of more frames, means over groups of consecutive frames are drawn."""
 _SIDE, _AXIS = 8, 20
 _LEFT = 44
 _TOP, _BOTTOM = 8, 132
-"""The upper and lower end of a curve plot's vertical axis."""
+"""Upper and lower end of the vertical axis of curves."""
 _ALIKE = 1e-12
-"""Values that differ by a smaller part of themselves differ by rounding."""
+"""Relative difference below which values are equal except for rounding."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -65,26 +65,26 @@ class Dot:
     y: float
     name: str
     shown: bool
-    """Whether the page shows the clip as a video."""
+    """Whether the page has the clip's video."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model in a distribution: the middle half of the clips as a box, all of them as dots."""
+    """One model in a distribution: a box plot, with clips as dots."""
 
     model: int
     label_y: float
     y: float
     box: tuple[float, float, float, float, float]
-    """x of the lower whisker, first quartile, median, third quartile and upper whisker (Tukey's: the outermost clips
-    within 1.5 times the box's width)."""
+    """x of lower whisker, first quartile, median, third quartile and upper whisker (Tukey's: the outermost clips within
+    1.5 times the box's width)."""
     dots: tuple[Dot, ...]
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A metric's values over clips, one row a model."""
+    """A metric's values over clips, with a row for each model."""
 
     height: float
     axis_y: float
@@ -94,7 +94,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One model's scores over time, as an SVG path that pauses where a frame has no score."""
+    """One model's scores over time, as an SVG path with gaps at frames without a score."""
 
     model: int
     path: str
@@ -108,18 +108,19 @@ class Curves:
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
     stride: int
-    """Frames to a point."""
+    """Number of frames per point."""
 
 
 Scale = Callable[[float], float]
+"""scale(value): its position on an axis."""
 
 
 def distribution(
     values: Sequence[Sequence[float | None]], clips: Sequence[str], shown: Sequence[int]
 ) -> Distribution | None:
-    """Lay out the values of all clips; None without any value.
+    """Lay out the values of all clips; return None if there are no values.
 
-    values: by model and clip, None where there is none.  shown: clips to point out.
+    values: by model and clip, None for no value.  clips: their names.  shown: indices of clips to emphasise.
     """
     present = [value for row in values for value in row if value is not None]
     if not present:
@@ -135,10 +136,10 @@ def distribution(
 
 
 def curves(frames: Sequence[Sequence[NDArray[np.float64]]], rates: Sequence[float | None]) -> list[Curves | None]:
-    """Lay out one plot for each clip, all on one vertical axis.
+    """Lay out a plot for each clip, all with the same vertical axis; a clip without scores gets None.
 
-    frames: by clip and model, (N,), NaN where a frame has no score; empty: no curve.
-    rates: frames a second of each clip; None: the horizontal axis counts frames. A clip without scores has no plot.
+    frames: scores (N,) by clip and model, NaN for frames without a score; empty for no curve.  rates: frames per second
+    of each clip; None: the horizontal axis counts frames.
     """
     finite = [series[np.isfinite(series)] for clip in frames for series in clip]
     if not any(len(series) for series in finite):
@@ -160,14 +161,14 @@ def _row(
     values = np.array([value for value, _ in ordered])
     first, median, third = np.percentile(values, (25, 50, 75)).clip(values[0], values[-1]).tolist()
     reach = 1.5 * (third - first)
-    # Separately: where clips differ only by rounding, none may lie between the two.
+    # Found separately, as no clip may lie between both ends if clips differ only by rounding.
     lower, upper = values[values >= first - reach][0], values[values <= third + reach][-1]
     box = (float(lower), first, median, third, float(upper))
     top = number * ROW_HEIGHT
     y = top + 30
     evenly = np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_DOTS)).round().astype(int)
     picked = set(evenly.tolist()) | {place for place, (_, clip) in enumerate(ordered) if clip in shown}
-    # The golden ratio spreads neighbours: dots of like values lie apart, and the picture is the same every time.
+    # Heights by the golden ratio separate dots of similar values, and are the same every time.
     dots = tuple(
         Dot(
             _round(scale(value)),
@@ -206,7 +207,7 @@ def _curves(
 
 
 def _thinned(series: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
-    """Average stretches of `stride` frames over those that have a score; NaN where none has."""
+    """Return means over groups of `stride` frames, without NaN; NaN if a group has no score."""
     padded = np.full(math.ceil(len(series) / stride) * stride, np.nan)
     padded[: len(series)] = series
     blocks = padded.reshape(-1, stride)
@@ -217,7 +218,7 @@ def _thinned(series: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
 
 
 def _path(points: NDArray[np.float64], step: float, x_scale: Scale, y_scale: Scale) -> str:
-    """Draw a line through the points; a point alone between gaps becomes a dot, by round line ends."""
+    """Return an SVG path through the points; a single point between gaps becomes a dot, by round line caps."""
     parts: list[str] = []
     pen_down = False
     for index, value in enumerate(points.tolist()):
@@ -235,9 +236,9 @@ def _path(points: NDArray[np.float64], step: float, x_scale: Scale, y_scale: Sca
 def _axis(
     low: float, high: float, start: float, end: float, *, most: int, fit: bool = True
 ) -> tuple[tuple[Tick, ...], Scale]:
-    """Return round numbers between low and high, and the map from values to places between start and end.
+    """Return ticks at round numbers, and the scale that maps values from low to high to positions from start to end.
 
-    fit: leave a little room around the data.
+    most: largest number of intervals between ticks.  fit: leave a margin around the data.
     """
     if high - low <= _ALIKE * max(abs(low), abs(high)):
         room = abs(low) * 0.05 or 0.5
@@ -255,7 +256,7 @@ def _axis(
 
 
 def _round_step(least: float) -> float:
-    """Return the smallest of 1, 2, 2.5 or 5 times a power of ten that is not less."""
+    """Return the smallest number of 1, 2, 2.5 or 5 times a power of ten that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 

@@ -1,4 +1,4 @@
-"""Rendering clips with models, as streams: reconstructions, animations, and results of `animate` with its defaults."""
+"""Renders clips with models, as streams: reconstructions, animations, and results of `animate` with its defaults."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from fommctl.threads import batches
 
 
 def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
-    """Render a clip from its first frame: absolute keypoints, every frame, the first one too, as published
-    (first-order-model, reconstruction.py); a `ReconstructionRenderer` looks at the frames."""
+    """Reconstruct all frames of a clip from its first frame with absolute motion, as published (first-order-model,
+    reconstruction.py); a `ReconstructionRenderer` also gets the frames."""
     renderer = engine.renderer()
 
     def rendered() -> Iterator[FrameBatch]:
@@ -47,17 +47,20 @@ def reconstruction(engine: Engine, clip: ClipFrames) -> FrameStream:
                 context = renderer.encode_source(to_tensor([source], renderer.device))
             motion = _detected(renderer, frames)
             truth = np.stack(frames)
-            made = _rendered(renderer, context, motion, source, frames)
-            yield FrameBatch(_chunk(made, truth, first), source, truth)
+            result = _rendered(renderer, context, motion, source, frames)
+            yield FrameBatch(_chunk(result, truth, first), source, truth)
             first += len(frames)
 
     return FrameStream(rendered(), float(clip.rate), clip.warnings)
 
 
 def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, options: Sequence[str] = ()) -> FrameStream:
-    """Animate the first frame of one clip with the motion of another, by the transfer rules of the model's preset
-    (`animate_params`, or its backend's equivalent); the first driving frame is the reference of relative motion, as
-    published."""
+    """Animate the first frame of one clip with the motion of another.
+
+    The transfer rules are those of the model's preset (`animate_params`, or the backend's own section); as published,
+    the first driving frame is the reference of relative motion.
+    options: `NAME=VALUE` texts for the model's family.
+    """
     chosen = engine.options(options)
     renderer = engine.renderer(options=chosen)
     rules = transfer_rules(engine)
@@ -88,16 +91,15 @@ def animation(engine: Engine, source_clip: ClipFrames, driving: ClipFrames, opti
 
 
 def transfer_rules(engine: Engine) -> TransferRules:
-    """Return how the model's preset transfers motion, as far as its backend supports it."""
+    """Return the transfer rules of the model's preset, without relative motion if its backend has none."""
     preset = engine.model.preset
     rules = preset.pairs().rules
-    return (
-        rules if "relative" in engine.host.find("backend", preset.backend).motions else replace(rules, relative=False)
-    )
+    supported = "relative" in engine.host.find("backend", preset.backend).motions
+    return rules if supported else replace(rules, relative=False)
 
 
 def _moved(moves: MotionTransfer, driving: MotionParts, first: int, rules: TransferRules) -> MotionParts:
-    """Transfer the motion of driving frames, of which the first has index `first` in its clip, to the source."""
+    """Transfer the motion of driving frames to the source.  first: index of the first of these frames in its clip."""
     moved = moves(driving, [Moment(float(first))] * len(driving))
     if not isinstance(moved, Motion) or not isinstance(driving, Motion):
         return moved
@@ -124,8 +126,10 @@ def _rendered(
     source: Pixels,
     driving: Sequence[Pixels] | None = None,
 ) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Render frames: exact (N, 3, H, W) on the CPU, and rounded to 8 bits (N, H, W, 3); in the size of the source,
-    where the model makes larger ones too.  driving: frames that are to be made again."""
+    """Render frames of the source's size: (N, 3, H, W) float32 in [0, 1] on the CPU, and (N, H, W, 3) uint8.
+
+    driving: in a reconstruction, the frames to reconstruct.
+    """
 
     def render(part: slice) -> tuple[Tensor, NDArray[np.uint8]]:
         if driving is not None and isinstance(renderer, ReconstructionRenderer):
@@ -151,24 +155,23 @@ def _chunk(rendered: tuple[Tensor, NDArray[np.uint8]], truth: NDArray[np.uint8] 
 
 
 MOST_PIXELS = 2**24
-"""Pixels in the frames of a batch: results are as large as their source pictures."""
+"""Most pixels in a batch, as results are as large as their source pictures."""
 RESULT = "result.mkv"
-"""Name of the rendered file: FFV1, the frames as they were rendered."""
+"""Name of the rendered file, which is lossless (FFV1)."""
 
 
 def animate_defaults() -> dict[str, Any]:
-    """Return the default options of `animate` as JSON values: what its results depend on beside inputs and model."""
+    """Return the default options of `animate`, on which its results depend, as JSON values."""
     return {**AnimateConfig(source=Path("source"), driving=Path("driving")).to_json(), **GENERAL}
 
 
 def animation_by_default(
     engine: Engine, source: Path, driving: Path, most: int | None, options: Sequence[str] = ()
 ) -> FrameStream:
-    """Run `animate` with no options but those of the model's family; compare its result with the driving video and the
-    whole source picture.
+    """Run `animate` with its default options, and stream its result with the driving video and the source picture.
 
-    source: a picture, or a clip of which the first frame is used.  most: frames of the driving clip; None: all. Raises
-    InputError, also while it is read.
+    source: a picture, or a clip whose first frame is used.  most: number of driving frames; None for all.
+    options: `NAME=VALUE` texts for the model's family.  Raises InputError, also while the stream is read.
     """
     film = ClipFrames(driving, limit=most)
     rate = Fraction(film.rate)
@@ -186,24 +189,24 @@ def animation_by_default(
                 audio="none",
                 options=tuple(options),
             )
-            made = animate.run(config, engine)
-            warnings.extend(made.warnings)
-            shown = 1 if film.info is None else film.info.width * film.info.height
-            pixels = max(made.width * made.height, picture.shape[0] * picture.shape[1], shown)
-            yield from _beside(
-                ClipFrames(made.output), film, picture, max(1, min(BATCH, MOST_PIXELS // pixels)), warnings
-            )
+            result = animate.run(config, engine)
+            warnings.extend(result.warnings)
+            driven = 1 if film.info is None else film.info.width * film.info.height
+            pixels = max(result.width * result.height, picture.shape[0] * picture.shape[1], driven)
+            size = max(1, min(BATCH, MOST_PIXELS // pixels))
+            yield from _side_by_side(ClipFrames(result.output), film, picture, size, warnings)
         warnings.extend(film.warnings)
 
     return FrameStream(rendered(), float(rate), warnings)
 
 
-def _beside(
-    made: ClipFrames, film: ClipFrames, picture: Pixels, size: int, warnings: list[str]
+def _side_by_side(
+    result: ClipFrames, film: ClipFrames, picture: Pixels, size: int, warnings: list[str]
 ) -> Iterator[FrameBatch]:
+    """Yield batches of `size` frames of the result with the driving frames, until one of them ends."""
     first = 0
     nothing: list[Pixels] = []
-    for ours, theirs in zip_longest(batches(made, size), batches(film, size), fillvalue=nothing):
+    for ours, theirs in zip_longest(batches(result, size), batches(film, size), fillvalue=nothing):
         common = min(len(ours), len(theirs))
         if common:
             yield FrameBatch(FrameChunk(np.stack(ours[:common]), None, None, first), picture, np.stack(theirs[:common]))
@@ -215,7 +218,7 @@ def _beside(
 
 
 def _readable(source: Path, picture: Pixels, target: Path) -> Path:
-    """Return the source itself where `animate` can read its first picture, else that picture written as a file."""
+    """Return the source if `animate` reads its first frame, else a file with that frame."""
     if source.is_file() and not ClipFrames(source).strip:
         return source
     write_png(target, picture)
@@ -223,7 +226,7 @@ def _readable(source: Path, picture: Pixels, target: Path) -> Path:
 
 
 def _playable(film: ClipFrames, folder: Path) -> Path:
-    """Return the driving clip itself, or the frames of a strip, which `animate` takes for one picture, in a folder."""
+    """Return the driving clip, or for a strip, which `animate` reads as one picture, a folder with its frames."""
     if not film.strip:
         return film.path
     folder.mkdir()

@@ -1,7 +1,7 @@
-"""The files that an evaluation writes: report.html with its numbers, plots and videos, and tables beside it.
+"""Writes the files of an evaluation: report.html with numbers, plots and videos, and tables.
 
-The page has no script and requests nothing: its policy (Content-Security-Policy) forbids it. Its numbers are
-`<data>` elements with `data-metric`, `data-model` and `data-field`, whose `value` is exact.
+The page has no scripts and makes no requests, which its Content-Security-Policy enforces. Its numbers are `<data>`
+elements with `data-metric`, `data-model` and `data-field`, and the exact number as `value`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HINT = "Free some space, or write elsewhere with -o."
 
 
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
-    """Write metrics.csv, summary.json and configuration.yaml, each all or nothing. Raises OutputError."""
+    """Write metrics.csv, summary.json and configuration.yaml, each atomically. Raises OutputError."""
     with (
         atomic_write(folder / CSV, hint=_HINT) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -46,8 +46,10 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
 
 
 def rows(evaluation: Evaluation) -> Iterator[list[str | int | float | None]]:
-    """Yield a header, and for each model and clip a row of the whole clip (no frame number) and one for each frame;
-    cells without a score are empty."""
+    """Yield a header, and for each model and clip a row for the clip (without frame number) and one for each frame.
+
+    Cells without a score are None.
+    """
     metrics = list(evaluation.metrics)
     yield ["model", "clip", "frame", *metrics]
     for model in evaluation.models:
@@ -80,20 +82,20 @@ _COLUMNS = {
     "defaults": ("source", "driving video"),
     "files": ("truth",),
 }
-"""Columns of a side-by-side video to the left of the models."""
+"""Columns to the left of the models in side-by-side videos."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRank:
-    """A model under one metric."""
+    """A model's place and scores by one metric."""
 
     model: int
     """Index among the models."""
     name: str
     summary: Summary
     behind_best: Summary | None
-    """Difference of this model and the best one over the clips that both have scored; None for the best itself and
-    without a score."""
+    """This model's mean minus the best model's, over clips scored for both; None for the best model and without a
+    score."""
     bar: tuple[float, float, float] | None
     """Lower end of the interval, mean and upper end, in percent of the range of all models."""
 
@@ -107,13 +109,13 @@ class MetricView:
     places: int
     """Decimal places of its means."""
     standings: tuple[ModelRank, ...]
-    """Models under this metric: best first, without a score last."""
+    """Models in order of this metric, those without a score last."""
     pairs: tuple[tuple[str, str, Summary], ...]
-    """Pairs of models, with the first minus the second."""
+    """Pairs of models, with the difference of the first minus the second."""
     distribution: Distribution | None
-    """Distribution over clips; None where single clips have no value."""
+    """Distribution over clips; None if single clips have no values."""
     curves: tuple[Curves | None, ...]
-    """Curves of each shown clip; None where its frames have no scores."""
+    """Curves of each shown clip; None if its frames have no scores."""
 
 
 def write_report(
@@ -124,13 +126,12 @@ def write_report(
     commands: Sequence[str] = (),
     made: datetime | None = None,
 ) -> None:
-    """Write the page, all or nothing.
+    """Write the page, atomically.
 
-    videos: a side-by-side WebM of each clip, by its name; those of the best, the median and the worst clip become part
-    of the page, shortened where they are large (`report_videos`).  commands: lines that repeat the evaluation.
-    made: when; None: now. Raises OutputError, and InputError for a video that cannot be read.
+    videos: side-by-side WebM files by clip; those of the best, the median and the worst clip are embedded, shortened if
+    they are large (see `embedded_video`).  commands: command lines that repeat the evaluation.  made: time of the
+    evaluation; None for now.  Raises OutputError, and InputError if a video cannot be read.
     """
-    # Imported here: only this function needs it.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -209,7 +210,7 @@ def _metric(evaluation: Evaluation, name: str, shown: Sequence[ShownClip]) -> Me
 
 
 def _bars(summaries: Sequence[Summary]) -> list[tuple[float, float, float] | None]:
-    """Place each interval, in percent of what all of them span."""
+    """Return the bar of each summary (see `ModelRank.bar`)."""
     spans = [
         None if one.mean is None else (one.ci95[0], one.mean, one.ci95[1]) if one.ci95 else (one.mean,) * 3
         for one in summaries
@@ -223,7 +224,7 @@ def _bars(summaries: Sequence[Summary]) -> list[tuple[float, float, float] | Non
 
 
 def _clip_values(evaluation: Evaluation, clip: int) -> dict[str, list[float | None]]:
-    """Return, by metric, the clip's value under each model; metrics without values of single clips are left out."""
+    """Return the clip's value for each model, by metric, without metrics that have no values for single clips."""
     table = {}
     for metric in evaluation.metrics:
         scores = [evaluation.clip_scores(model, metric)[clip] for model in evaluation.models]

@@ -1,7 +1,7 @@
-"""Results of an evaluation: scores by model, metric and clip, their means, and confidence intervals.
+"""Results of an evaluation: scores by model, metric and clip, with means and confidence intervals.
 
-Intervals are by the percentile bootstrap over clips (Efron 1979): clips are drawn with replacement, because frames of
-one clip are too similar to count as independent. The draws depend only on the seed.
+Intervals are from the percentile bootstrap over clips (Efron 1979): whole clips are resampled, as frames of a clip are
+not independent. The draws depend only on the seed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 Combine = Callable[[Sequence[ClipScores]], float | None]
 RESAMPLES = 2000
 LARGEST_STATE = 4096
-"""Numbers per clip: a score that is combined from larger states (a distance of distributions) takes too long to
-compute 2000 times, and has no interval."""
+"""Most numbers in a clip's state for which a combined score has an interval: a score of larger states, such as a
+distance of distributions, takes too long to compute RESAMPLES times."""
 _BATCH = 100
-"""Resamples at a time, so that memory does not grow with their number."""
+"""Number of resamples computed at a time, to limit memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,18 +45,18 @@ class Summary:
     """A metric over several clips."""
 
     mean: float | None
-    """Mean, or the first model's less the second's; None where nothing was scored."""
+    """Mean over clips, or the difference of two models' means; None if nothing was scored."""
     ci95: tuple[float, float] | None
-    """Interval; None for fewer than two scored clips, and where it takes too long (see LARGEST_STATE)."""
+    """95 % confidence interval; None for fewer than two scored clips, and for large states (see LARGEST_STATE)."""
     frames: int
-    """Number that was scored."""
+    """Number of scored frames."""
     coverage: float
-    """Scored frames over all frames of the clips, 0 to 1."""
+    """Share of scored frames in all frames of the clips, 0 to 1."""
     clips: int
-    """Number that was scored."""
+    """Number of scored clips."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return finite numbers or null."""
+        """Return the summary for --json, with finite numbers or null."""
         interval = None if self.ci95 is None else list(self.ci95)
         return {
             "mean": self.mean,
@@ -68,30 +68,30 @@ class Summary:
 
 
 Scores = Mapping[tuple[str, str], tuple["ClipScores | None", ...]]
-"""Scores of each clip by model and metric; None where the clip could not be scored at all."""
+"""Scores of the clips by (model, metric); None for a clip that could not be scored at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything that the table, the JSON, the CSV and the page show."""
+    """All scores of an evaluation, from which tables, JSON, CSV and the page are made."""
 
     mode: Mode
     models: tuple[str, ...]
-    """Names to print: of models, or of folders of finished results."""
+    """Names of the models, or of the folders of finished results."""
     clips: tuple[str, ...]
-    """Names; broken ones too."""
+    """Names of the clips, including unreadable ones."""
     frames: tuple[int, ...]
-    """Numbers of frames compared of each clip; 0 for a broken clip."""
+    """Number of compared frames of each clip; 0 for a clip that could not be scored."""
     rates: tuple[float, ...] = ()
-    """Frames a second of each clip, for curves over time."""
+    """Frames per second of each clip."""
     metrics: Mapping[str, MetricSpec]
-    """Metrics by name, in the order to print; the first one ranks."""
+    """Metrics by name, in the order of the tables; models are ranked by the first."""
     scores: Scores
     configuration: Mapping[str, Any]
-    """All that the numbers depend on, as JSON values."""
+    """JSON values for everything that the scores depend on."""
     warnings: tuple[str, ...] = ()
     failed: tuple[Mapping[str, str], ...] = ()
-    """`model`, `clip` and `message` of each that could not be scored."""
+    """`model`, `clip` and `message` of each failure."""
     report: Path | None = None
     seed: int = 0
 
@@ -100,44 +100,48 @@ class Evaluation:
         return self.scores[model, metric]
 
     def summary(self, model: str, metric: str) -> Summary:
-        """Return the mean over clips with its interval; with several models, over the same clips (see `compared`)."""
+        """Return the mean over clips with its interval; for all models over the same clips (see `compared`)."""
         counting = frozenset(self.compared(metric))
         scores = [one if number in counting else None for number, one in enumerate(self.scores[model, metric])]
-        there = [number for number, one in enumerate(scores) if _value(one) is not None]
+        valid = [number for number, one in enumerate(scores) if _value(one) is not None]
         resample = self._can_resample(metric, scores)
-        mean, interval = _mean_and_interval(self._statistic(metric, scores), there, self.seed, resample=resample)
-        return _summary(mean, interval, scores, there)
+        mean, interval = _mean_and_interval(self._statistic(metric, scores), valid, self.seed, resample=resample)
+        return _summary(mean, interval, scores, valid)
 
     def compared(self, metric: str) -> tuple[int, ...]:
-        """Return the clips that means are taken over: none that a model failed on, or a model that failed on hard clips
-        would seem better. Models that failed on every clip do not count."""
+        """Return the indices of the clips over which means are taken: those that every model was scored on.
+
+        Otherwise a model that fails on hard clips would seem better. Models that failed on all clips are ignored.
+        """
         rows = [self.scores[model, metric] for model in self.models]
         scored = [row for row in rows if any(one is not None for one in row)]
         return tuple(number for number in range(len(self.clips)) if all(row[number] is not None for row in scored))
 
     def difference(self, first: str, second: str, metric: str) -> Summary:
-        """Return the mean of the first model minus that of the second over the clips that both have scored; both are
-        resampled alike, so that what makes a clip hard for both cancels. frames and coverage are those of the model
-        with fewer frames."""
+        """Return the mean of the first model minus that of the second, over the clips that are scored for both.
+
+        The bootstrap is paired: both models are resampled alike, so that the difficulty of clips cancels. `frames` and
+        `coverage` are those of the model with fewer scored frames.
+        """
         one, other = self.scores[first, metric], self.scores[second, metric]
         pairs = list(enumerate(zip(one, other, strict=True)))
-        there = [number for number, pair in pairs if all(_value(each) is not None for each in pair)]
+        valid = [number for number, pair in pairs if all(_value(each) is not None for each in pair)]
         of_one, of_other = self._statistic(metric, one), self._statistic(metric, other)
 
         def difference(draws: NDArray[np.int64]) -> NDArray[np.float64]:
             return of_one(draws) - of_other(draws)
 
         resample = self._can_resample(metric, (*one, *other))
-        mean, interval = _mean_and_interval(difference, there, self.seed, resample=resample)
-        poorer = min((_summary(mean, interval, scores, there) for scores in (one, other)), key=lambda each: each.frames)
-        return poorer
+        mean, interval = _mean_and_interval(difference, valid, self.seed, resample=resample)
+        return min((_summary(mean, interval, scores, valid) for scores in (one, other)), key=lambda each: each.frames)
 
     def best(self, metric: str) -> str | None:
-        """Return the model with the best mean; None where none was scored."""
+        """Return the model with the best mean; None if no model was scored."""
         return next(iter(self.ranking(metric)), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values: `metrics` are those of the first model; with several, `models` and `differences` too."""
+        """Return the evaluation for --json: `metrics` of the first model, and with several models also `models`,
+        `ranking` and `differences`."""
         first = self.models[0] if self.models else None
         data: dict[str, Any] = {
             "model": first,
@@ -156,7 +160,7 @@ class Evaluation:
         return data
 
     def ranking(self, metric: str) -> list[str]:
-        """Return the scored models, best first."""
+        """Return the scored models, the best first."""
         means = {model: self.summary(model, metric).mean for model in self.models}
         sign = 1 if self.metrics[metric].lower_is_better else -1
         scored = {model: mean for model, mean in means.items() if mean is not None}
@@ -189,13 +193,13 @@ class Evaluation:
         return weighted
 
     def _can_resample(self, metric: str, scores: Sequence[ClipScores | None]) -> bool:
-        """Return whether the metric can be computed for thousands of draws; see LARGEST_STATE."""
+        """Return whether the metric can be computed for all resamples (see LARGEST_STATE)."""
         sizes = (sum(array.size for array in one.state.values()) for one in scores if one is not None)
         return self.metrics[metric].combine is None or max(sizes, default=0) <= LARGEST_STATE
 
 
 Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""Function from indices of clips (R, n) to the score of each row (R,)."""
+"""statistic(indices of clips (R, n)): the score of each row (R,)."""
 
 
 def _combined(combine: Combine, scores: Sequence[ClipScores | None]) -> Statistic:
@@ -210,7 +214,7 @@ def _combined(combine: Combine, scores: Sequence[ClipScores | None]) -> Statisti
 def _mean_and_interval(
     statistic: Statistic, clips: Sequence[int], seed: int, *, resample: bool
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the statistic of these clips and its percentile interval; None where there is none."""
+    """Return the statistic of these clips and its percentile interval, each None if there is none."""
     if not clips:
         return None, None
     indices = np.array(clips, dtype=np.int64)
@@ -219,11 +223,11 @@ def _mean_and_interval(
         return None, None
     if len(clips) < 2 or not resample:
         return mean, None
-    # Imported here: it takes longer than scoring a short clip.
+    # Imported here, as it takes longer than scoring a short clip.
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     with warnings.catch_warnings():
-        # Draws without a value are left out below.
+        # Draws without a value are dropped below.
         warnings.simplefilter("ignore", DegenerateDataWarning)
         drawn = bootstrap(
             (indices,),
@@ -245,16 +249,15 @@ def _summary(
     mean: float | None,
     interval: tuple[float, float] | None,
     scores: Sequence[ClipScores | None],
-    there: Sequence[int],
+    valid: Sequence[int],
 ) -> Summary:
-    present = [one for one in scores if one is not None]
-    scored = sum(one.scored for number in there if (one := scores[number]) is not None)
-    total = sum(one.total for one in present)
-    return Summary(mean=mean, ci95=interval, frames=scored, coverage=scored / total if total else 0.0, clips=len(there))
+    scored = sum(one.scored for number in valid if (one := scores[number]) is not None)
+    total = sum(one.total for one in scores if one is not None)
+    return Summary(mean=mean, ci95=interval, frames=scored, coverage=scored / total if total else 0.0, clips=len(valid))
 
 
 def _value(scores: ClipScores | None) -> float | None:
-    """Return the clip's score where it can be averaged or combined."""
+    """Return the clip's score for averages, 0 for one that is only combined by its state, None without a score."""
     if scores is None or not scores.scored:
         return None
     if scores.state:
@@ -264,29 +267,33 @@ def _value(scores: ClipScores | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipResult:
-    """The scores of a job."""
+    """The scores of one model on one clip."""
 
     key: str
-    """Hash of all that the predictions depend on."""
+    """Hash of everything that the predictions depend on."""
     frames: int
+    """Number of compared frames."""
     rate: float
+    """Frames per second."""
     scores: Mapping[str, ClipScores]
+    """Scores by metric."""
     hashes: Mapping[str, str]
-    """SHA-256 of the files, by what they are: truth, source, prediction."""
+    """SHA-256 of the files by role: `truth`, `source`, `prediction`."""
     warnings: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Metrics whose packages or weights are absent, with what is missing."""
+    """What is missing, by metric, for metrics without their packages or weights."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that failed, with why."""
+    """Reasons by metric, for metrics that failed."""
     kept: bool = False
-    """Whether an earlier run had stored all of it."""
+    """Whether all scores are from an earlier run."""
 
 
 LISTED = 3
+"""Most names in a message."""
 
 
 class EvaluationCollector:
-    """Collects the outcomes of all jobs, in any order."""
+    """Collects the outcomes of jobs, in any order, and makes the evaluation of them."""
 
     def __init__(
         self,
@@ -310,14 +317,16 @@ class EvaluationCollector:
 
     @property
     def ready(self) -> tuple[str, ...]:
-        """Metrics whose sources are there. Raises MissingError where there is none."""
+        """Metrics whose sources are available. Raises MissingError if there are none."""
         names = tuple(name for name in self.specs if name not in self._missing)
         if not names:
-            raise MissingError(next(iter(self._missing.values()), "there is no metric"), "See 'fommctl plugins list'.")
+            raise MissingError(
+                next(iter(self._missing.values()), "there are no metrics"), "See 'fommctl plugins list'."
+            )
         return names
 
     def add(self, model: int, task: Task, outcome: Outcome[ClipResult]) -> None:
-        """Take the outcome of one job.  model: its index."""
+        """Add the outcome of one job.  model: index of the model."""
         place = model, task.name
         if isinstance(outcome, Failed):
             self._failed.setdefault(place, []).append(outcome.message)
@@ -330,7 +339,7 @@ class EvaluationCollector:
             self._failed.setdefault(place, []).append(f"{metric}: {why}")
 
     def check(self) -> None:
-        """Raise InputError where not a single clip was scored."""
+        """Raise InputError if no clip was scored."""
         if self._scored:
             return
         (_, name), messages = next(iter(self._failed.items()))
@@ -340,7 +349,10 @@ class EvaluationCollector:
         )
 
     def clip_keys(self, numbers: Sequence[int]) -> dict[Task, str]:
-        """Return those of these clips that every model has been scored on, with a hash of all that is shown of them."""
+        """Return hashes of the predictions and sources of clips, for those that were scored with all models.
+
+        numbers: indices of the clips.
+        """
         keys: dict[Task, str] = {}
         for task in (self.plan.tasks[number] for number in numbers):
             scored = self._of_clip(task.name)
@@ -350,18 +362,21 @@ class EvaluationCollector:
         return keys
 
     def missing_by_name(self) -> dict[str, str]:
-        """Return the metrics that were requested and left out; without --metrics only what is there is used."""
+        """Return the metrics of --metrics that were left out, with reasons; none without --metrics."""
         return dict(self._missing) if self._config.metrics else {}
 
     def evaluation(self, mode: Mode, host: Host) -> Evaluation:
-        """Put all scores in the order of the plan; a metric that lacks something it needs is left out."""
+        """Return the evaluation of all outcomes, without metrics that lack something they need.
+
+        Its warnings are logged.
+        """
         metrics = {name: spec for name, spec in self.specs.items() if name not in self._missing}
-        warnings = [*self._warnings()]
+        warnings = self._warnings()
         idle = [name for name in metrics if not self._scores_anything(name)]
         if idle and self._config.metrics:
             warnings.append(f"no frame could be scored: {', '.join(idle)}")
         elif idle and len(idle) < len(metrics):
-            warnings.append(f"left out, for no frame could be scored: {', '.join(idle)}")
+            warnings.append(f"left out, as no frame could be scored: {', '.join(idle)}")
             metrics = {name: spec for name, spec in metrics.items() if name not in idle}
         for warning in warnings:
             log.warning("%s", warning)
@@ -390,10 +405,10 @@ class EvaluationCollector:
         return [self._scored.get((number, clip)) for number in range(len(self.models))]
 
     def _failed_by_some(self, clip: str) -> bool:
-        """Return whether one model was scored on this clip and another, scored elsewhere, was not."""
-        able = {number for number, _ in self._scored}
-        here = {number for number in able if (number, clip) in self._scored}
-        return bool(here) and here != able
+        """Return whether this clip was scored for some models but not for all that were scored on any clip."""
+        scored = {number for number, _ in self._scored}
+        here = {number for number in scored if (number, clip) in self._scored}
+        return bool(here) and here != scored
 
     def _scores(self, number: int, clip: str, metric: str) -> ClipScores | None:
         scored = self._scored.get((number, clip))
@@ -401,7 +416,7 @@ class EvaluationCollector:
 
     @property
     def scored_anything(self) -> bool:
-        """Whether any metric has scored any frame."""
+        """Whether any frame was scored by any metric."""
         return any(self._scores_anything(name) for name in self.specs)
 
     def _scores_anything(self, metric: str) -> bool:
@@ -417,7 +432,7 @@ class EvaluationCollector:
         ]
 
     def _warnings(self) -> list[str]:
-        """Collect all warnings; equal ones of several clips are one."""
+        """Return all warnings, with equal ones of several clips combined."""
         found = [*self.plan.warnings, *(text for each in self.models for text in each.warnings)]
         for why in dict.fromkeys(self._missing.values()):
             alike = [metric for metric, reason in self._missing.items() if reason == why]
@@ -433,17 +448,17 @@ class EvaluationCollector:
         left_out = [task.name for task in self.plan.tasks if self._failed_by_some(task.name)]
         if left_out:
             more = f" and {len(left_out) - LISTED} more" if len(left_out) > LISTED else ""
-            found.append(f"in no mean, for not every model could be scored: {', '.join(left_out[:LISTED])}{more}")
+            found.append(f"left out of all means, as some models failed: {', '.join(left_out[:LISTED])}{more}")
         if self.sources.keypoints == MODEL and len(self.models) > 1:
-            found.append("each model is measured with its own keypoints: their keypoint metrics have no common scale")
+            found.append("each model is measured with its own keypoints: their keypoint metrics cannot be compared")
         sizes = {tuple(each.details["frame_size"]) for each in self.models if "frame_size" in each.details}
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
-            found.append(f"the models make frames of different sizes ({shown}): compare their numbers with care")
+            found.append(f"the models render frames of different sizes ({shown}): compare their numbers with care")
         return found
 
     def _configuration(self, mode: Mode, host: Host, metrics: Mapping[str, MetricSpec]) -> dict[str, Any]:
-        """Return everything that is needed to get the same numbers again."""
+        """Return JSON values for everything that the scores depend on."""
         hashes = {task.name: [one.hashes for one in self._of_clip(task.name) if one] for task in self.plan.tasks}
         return {
             "fommctl": __version__,

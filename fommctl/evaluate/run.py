@@ -1,4 +1,4 @@
-"""Evaluate models on the clips of a data set, or finished results against references, with metrics from plugins."""
+"""Evaluates models on the clips of a data set, or finished results against references, with metrics of plugins."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from fommctl.workers import Failed, Progress, run_jobs
 log = logging.getLogger(__name__)
 CLIPS, REPORT = "clips", "report.html"
 MARKER = ".fommctl-evaluation"
-"""Name of the file that marks and locks the folder of an evaluation: folders without it are never written to."""
+"""Name of the file that marks and locks the folder of an evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateResult:
-    """The evaluation, and what is missing from it."""
+    """The result of one run."""
 
     evaluation: Evaluation
     output: Path
     missing: Mapping[str, str]
-    """Metrics that were requested by name and left out because something that they need is absent."""
+    """What is missing, by metric, for metrics of --metrics that were left out."""
     kept: int
-    """Clips of a model that an earlier run had scored."""
+    """Number of clips, counted for each model, whose scores are from an earlier run."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json. Keys may be added, but never renamed or removed."""
@@ -61,11 +61,11 @@ class EvaluateResult:
 def run(
     config: EvaluateConfig, host: Host, report: Progress | None = None, *, commands: Sequence[str] = ()
 ) -> EvaluateResult:
-    """Score all clips and write the tables and the page to `config.output`; scores of an earlier run are kept.
+    """Score all clips and write tables and the page to `config.output`; scores of an earlier run are reused.
 
-    commands: lines that repeat the evaluation, for the page.
-    Raises UsageError, ModelError, MissingError, OutputError, or InputError where not a single clip could be scored.
-    Clips that cannot be scored are in the result, not raised.
+    Clips that cannot be scored are listed in the result.
+    commands: command lines that repeat the evaluation, for the page.
+    Raises UsageError, ModelError, MissingError, OutputError, and InputError if no clip can be scored.
     """
     _check_output(config)
     mode: Mode = "files" if config.finished else config.mode
@@ -83,11 +83,11 @@ def run(
         evaluation = collector.evaluation(mode, host)
         evaluation = replace(evaluation, report=config.output / REPORT)
         if not collector.scored_anything and (config.output / REPORT).exists():
-            kept = f"nothing was scored: the report of an earlier run stays: {config.output / REPORT}"
+            kept = f"nothing was scored; the report of an earlier run was kept: {config.output / REPORT}"
             log.warning("%s", kept)
             evaluation = replace(evaluation, warnings=(*evaluation.warnings, kept))
         else:
-            # Written before the videos, which take long.
+            # Tables are written first, as the videos take long.
             write_tables(evaluation, config.output)
             videos = _videos(config, host, collector, evaluation) if config.videos else {}
             write_report(evaluation, videos, config.output / REPORT, commands=commands)
@@ -99,7 +99,7 @@ def run(
 
 
 def _planned(config: EvaluateConfig, host: Host) -> tuple[tuple[EvaluatedModel, ...], Plan, str | None]:
-    """Return the models, the clips, and the subject (`face`) where a preset states it."""
+    """Return the models, the clips, and the subject (such as `face`) if a preset names one."""
     if config.finished:
         preset = None if config.preset is None else load_preset(config.preset, host, sets=config.sets)
         return finished_predictions(config), finished_results(config), _subject(preset)
@@ -118,7 +118,7 @@ def _subject(preset: Preset | None) -> str | None:
 
 
 def _check_output(config: EvaluateConfig) -> None:
-    """Refuse an output that is not new, empty or an earlier evaluation's, or that lies among the clips."""
+    """Raise UsageError if the output is neither new, empty nor from an earlier evaluation, or is among the clips."""
     folder = config.output
     for clips in (config.data, config.truth, *config.predictions):
         if clips is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(clips)):
@@ -129,7 +129,7 @@ def _check_output(config: EvaluateConfig) -> None:
 
 
 def _has_our_configuration(folder: Path) -> bool:
-    """Return whether an evaluation wrote this folder's configuration; earlier versions left no marker."""
+    """Return whether the folder is from an earlier version, which left no marker, by its configuration."""
     try:
         return any(
             line.startswith("fommctl:")
@@ -140,14 +140,14 @@ def _has_our_configuration(folder: Path) -> bool:
 
 
 def _remove_unfinished(output: Path) -> None:
-    """Remove what a killed run left half-written in the folders of this output; files beside them are not touched."""
+    """Delete half-written files of a killed run from the folders of the output."""
     for folder in (CLIPS, PREDICTIONS, VIDEOS):
         for place in [output / folder, *(output / folder).rglob("*/")]:
             remove_stale_files(place)
 
 
 def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progress | None) -> None:
-    """Score every model on every clip, model by model. Raises InputError where none could be scored."""
+    """Score all clips model by model. Raises InputError if none could be scored."""
     tasks = collector.plan.tasks
     jobs = [Job(number, task) for number in range(len(collector.models)) for task in tasks]
     workers = _workers(config, len(jobs))
@@ -172,7 +172,7 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
             if isinstance(outcome, Failed):
                 outcome.raise_if_disk_full()
                 if outcome.exit_code != InputError.exit_code:
-                    # A model or a package that is missing for one clip is missing for all.
+                    # Other errors, such as a missing package, concern all clips.
                     raise outcome.to_error()
             collector.add(job.model, job.task, outcome)
     collector.check()
@@ -181,14 +181,14 @@ def _score(config: EvaluateConfig, collector: EvaluationCollector, report: Progr
 def _videos(
     config: EvaluateConfig, host: Host, collector: EvaluationCollector, evaluation: Evaluation
 ) -> dict[str, Path]:
-    """Make the videos of the clips that the page shows: encoding all would take longer than scoring."""
+    """Make the videos of the clips on the page only, as encoding all would take longer than scoring."""
     _, shown = shown_clips(evaluation)
     keys = collector.clip_keys([each.clip for each in shown])
     return SideBySide(config, host, collector.models, collector.sources).make(keys)
 
 
 def _workers(config: EvaluateConfig, jobs: int) -> int:
-    """Choose the number of worker processes: one per core on a CPU; none on an accelerator, or where one would do."""
+    """Return the number of worker processes: by default one per core on a CPU, none on an accelerator; never one."""
     if config.workers is not None:
         wanted = config.workers
     elif config.finished:
@@ -201,7 +201,7 @@ def _workers(config: EvaluateConfig, jobs: int) -> int:
 
 
 def exit_code(result: EvaluateResult) -> int:
-    """Return 0, or 6 where clips failed, 5 where metrics were left out."""
+    """Return 6 if clips failed, 5 if metrics of --metrics were left out, else 0."""
     if result.evaluation.failed:
         return JobsFailedError.exit_code
     return MissingError.exit_code if result.missing else 0

@@ -1,4 +1,4 @@
-"""Choosing metrics, and running all of them over the stream of one clip."""
+"""Chooses metrics, and runs them on the stream of one clip."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[MetricSpec, ...]:
-    """Choose metrics by name; a family's name (`akd`) stands for all its variants. Without names: all that fit this
-    mode and are ready, those that need no detector first.
+    """Return metrics by name, where a family's name (`akd`) means all its variants.
 
-    Raises UsageError for an unknown name, and for a metric that needs true frames where there are none.
+    Without names, returns all metrics that are ready and possible in this mode, those without a detector first.
+    Raises UsageError for an unknown name, and for a metric that needs true frames in a mode without them.
     """
     specs = host.metrics
     if not names:
@@ -47,32 +47,30 @@ def choose_metrics(names: Sequence[str], host: Host, mode: Mode) -> tuple[Metric
 
 
 def fits(spec: MetricSpec, mode: Mode) -> bool:
-    """Return whether this mode provides what the metric needs."""
+    """Return whether this mode has the frames that the metric needs."""
     return mode in ("reconstruction", "files") or spec.needs != "truth"
 
 
 def _is_ready(spec: MetricSpec) -> bool:
     reason = why_not_ready(spec)
     if reason is not None:
-        log.info("%s is left out: %s", spec.name, reason)
+        log.info("%s was left out: %s", spec.name, reason)
     return reason is None
 
 
 class ClipScoring:
-    """Several metrics over one clip. A metric that fails is dropped, and the others continue."""
+    """Scores one clip with several metrics; a metric that fails is dropped, and the others continue."""
 
     def __init__(
         self,
         metrics: Mapping[str, tuple[MetricSpec, Metric]],
         describe_clip: Callable[[MetricSpec], MetricClip],
-        host: Host,
     ) -> None:
-        """Start every metric.  describe_clip: makes what a metric may know of the clip; may raise MissingError."""
+        """describe_clip: returns the clip's description for a metric; may raise MissingError."""
         self.missing: dict[str, str] = {}
-        """Metrics whose packages or weights are absent, with what is missing."""
+        """What is missing, by metric, for metrics without their packages or weights."""
         self.problems: dict[str, str] = {}
-        """Metrics that failed, with why."""
-        self._host = host
+        """Reasons by metric, for metrics that failed."""
         self._specs = {name: spec for name, (spec, _) in metrics.items()}
         self._scorers: dict[str, ClipScorer] = {}
         for name, (spec, metric) in metrics.items():
@@ -84,14 +82,14 @@ class ClipScoring:
 
     def add(self, batch: FrameBatch) -> None:
         """Score the next frames."""
-        # One object for all of them: keypoint sources remember their answer to it.
+        # Metrics share the same chunk objects, for which keypoint sources cache their results.
         chunks = {"identity": batch.against_source(), "driving": batch.against_driving()}
         for name, scorer in list(self._scorers.items()):
             chunk = chunks.get(self._specs[name].needs, batch.chunk)
             self._guarded(name, lambda scorer=scorer, chunk=chunk: scorer.add(chunk))  # type: ignore[misc]
 
     def finish(self) -> dict[str, ClipScores]:
-        """Return, after the last frames, the scores of the metrics that have not failed."""
+        """Return the scores of all metrics that did not fail, after the last frames."""
         scores: dict[str, ClipScores] = {}
         for name, scorer in list(self._scorers.items()):
 
@@ -114,7 +112,7 @@ class ClipScoring:
         except ENDING:
             raise
         except BaseException as error:
-            # Metrics are plugins: one that fails must not cost the scores of the others.
+            # Metrics are from plugins, and one that fails must not affect the others.
             log.debug("%s failed", name, exc_info=True)
             self.problems[name] = unforeseen(error)
         else:
@@ -123,17 +121,17 @@ class ClipScoring:
 
 
 def missing_text(error: FommctlError) -> str:
-    """Describe in one line what is missing and how to get it."""
+    """Return the message and the hint of an error in one line."""
     return error.message if error.hint is None else f"{error.message}. {error.hint}"
 
 
 def missing_package(error: ImportError) -> MissingError:
-    """Convert a failed import in a plugin to what it means: something is not installed."""
-    return MissingError(unforeseen(error), "Install what it needs; see its documentation.")
+    """Return the MissingError for a failed import in a plugin."""
+    return MissingError(unforeseen(error), "Install the package; see the plugin's documentation.")
 
 
 def finite(scores: ClipScores) -> ClipScores:
-    """Replace infinities, which no mean and no JSON can hold, by NaN or None."""
+    """Replace infinities, which JSON and means cannot have, by NaN or None."""
     frames = np.where(np.isfinite(scores.frames), scores.frames, np.nan)
     value = scores.value if scores.value is not None and math.isfinite(scores.value) else None
     return ClipScores(frames, None if value is None else float(value), scores.scored, scores.total, scores.state)

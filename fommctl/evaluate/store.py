@@ -1,4 +1,4 @@
-"""Storing the scores of each clip, so that a later run can continue, and its predictions on request."""
+"""Stores the scores of each clip, so that a later run can continue, and with `--save` its predictions."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ class StoredScores:
     """The scores of one model on one clip."""
 
     key: str
-    """Hash of all that the predictions depend on: contents of the files, model, options."""
+    """Hash of everything that the predictions depend on: files, model and options."""
     frames: int
     rate: float
+    """Frames per second."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Hashes, by metric, of what else its scores depend on."""
+    """Hashes by metric of everything else that the scores depend on."""
     scores: dict[str, ClipScores] = field(default_factory=dict)
+    """Scores by metric."""
     warnings: tuple[str, ...] = ()
     saved: str = "none"
-    """Format in which its predictions were saved."""
+    """Format of the saved predictions, as for `--save`."""
 
     def forget(self, keys: Mapping[str, str]) -> None:
-        """Drop the scores of metrics that have another key now."""
+        """Drop the scores of metrics whose hashes have changed."""
         for metric, key in keys.items():
             if self.keys.get(metric) != key:
                 self.keys.pop(metric, None)
@@ -51,12 +53,12 @@ class StoredScores:
 
 
 def key_of(values: Mapping[str, Any]) -> str:
-    """Hash JSON values."""
+    """Return a hash of JSON values."""
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_stored(path: Path, key: str) -> StoredScores | None:
-    """Read what is stored under this key; None where there is nothing, or where it is damaged."""
+    """Read stored scores; return None if there are none with this key, or the file is damaged."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             record = parse_json(str(archive["record"]))
@@ -74,12 +76,12 @@ def read_stored(path: Path, key: str) -> StoredScores | None:
                     archive[f"{number}.frames"], entry["value"], entry["scored"], entry["total"], state
                 )
             return stored
-    except Exception:  # A damaged archive fails in any way of zipfile, zlib, numpy and json; it is made anew.
+    except Exception:  # A damaged archive raises any error of zipfile, zlib, numpy or json; the clip is scored again.
         return None
 
 
 def write_stored(path: Path, stored: StoredScores) -> None:
-    """Write the scores of a clip, all or nothing. Raises OutputError."""
+    """Write the scores of a clip, atomically. Raises OutputError."""
     arrays: dict[str, Any] = {}
     metrics = {}
     for number, (metric, scores) in enumerate(stored.scores.items()):
@@ -110,24 +112,24 @@ _PICTURES = "%07d.png"
 
 
 def predictions_path(config: EvaluateConfig, model: EvaluatedModel, task: Task) -> Path:
-    """Return the file (FFV1 in Matroska) or the folder of pictures."""
+    """Return the path of a clip's predictions: a file (FFV1 in Matroska) or a folder of pictures."""
     name = task.name if config.save == "png" else f"{task.name}.{config.save}"
     return config.output / PREDICTIONS / model.folder / name
 
 
 def is_saved(config: EvaluateConfig, model: EvaluatedModel, task: Task, saved: str) -> bool:
-    """Return whether predictions exist in the format of `--save`.  saved: the format that an earlier run used."""
+    """Return whether predictions exist as `--save` wants them.  saved: format that an earlier run used."""
     return config.save == "none" or (saved == config.save and predictions_path(config, model, task).exists())
 
 
 class PredictionWriter:
-    """Writes the predictions of a clip as they are rendered, where `--save` asks for them; all or nothing."""
+    """Writes the predictions of a clip as they are rendered, if `--save` is given; a context manager, atomic."""
 
     def __init__(self, config: EvaluateConfig, model: EvaluatedModel, task: Task, rate: float) -> None:
         self._wanted = config.save != "none"
         self._pictures = config.save == "png"
         self._target = predictions_path(config, model, task)
-        # Pictures are moved into place together: a folder with some of them would pass for a short clip.
+        # Pictures are moved into place together, as a folder with only some of them would look like a short clip.
         self._folder = temporary_path(self._target)
         self._step = 1 / Fraction(rate).limit_denominator(100_000)
         self._opened = ExitStack()
@@ -137,7 +139,7 @@ class PredictionWriter:
         return self
 
     def add(self, frames: NDArray[np.uint8]) -> None:
-        """Write the next frames (N, H, W, 3)."""
+        """Write the next frames (N, H, W, 3). Raises OutputError."""
         if not self._wanted:
             return
         for pixels in frames:

@@ -1,4 +1,4 @@
-"""Frames of clips and of finished results, and the stream of frame batches that is scored."""
+"""Reads the frames of clips and finished results, as streams of frame batches to score."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from fommctl.media.resampling import Pixels, resize
 from fommctl.threads import ReadAhead, batches
 
 STRIP_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-"""Suffixes of the strips that published tools write and read."""
+"""Suffixes of strips of frames, as published tools write and read them."""
 
 
 @dataclass
 class ClipFrames:
-    """Frames (H, W, 3) uint8 of one file or folder of frames; every iteration begins at the first.
+    """Frames (H, W, 3) uint8 of a file or a folder of frames; each iteration starts at the first.
 
-    Raises InputError, here and while it is read.
+    Raises InputError, also while it is read.
     """
 
     path: Path
     size: tuple[int, int] | None = None
-    """(width, height) that every frame is resized to; None: as they are."""
+    """(width, height) to resize frames to; None to keep their size."""
     limit: int | None = None
-    """Number of frames to read, from the first on; None: all."""
+    """Largest number of frames to read; None for all."""
     column: int | None = None
-    """Index of the column to read from a grid whose cells lie side by side; None: the frame is no grid."""
+    """Index from 0 of the column to read from frames that are grids; None for frames that are not."""
     cell: tuple[int, int] = (1, 1)
-    """Aspect ratio of a cell: (width, height) in any unit."""
+    """Aspect ratio of a grid's cells as (width, height), in any unit."""
     jpeg_strips: bool = False
-    """Whether wide JPEGs are strips of frames, as wide PNGs are; otherwise each is one frame."""
+    """Whether wide JPEGs are strips of frames, like wide PNGs; False: each is one frame."""
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class ClipFrames:
 
     @property
     def rate(self) -> Fraction:
-        """Frames per second; 25 where the file does not state it."""
+        """Frames per second; 25 if the file has no rate."""
         return self.info.rate if self.info else DEFAULT_RATE
 
     def __iter__(self) -> Iterator[Pixels]:
@@ -60,7 +60,7 @@ class ClipFrames:
             yield part if self.size is None else resize(part, self.size)
 
     def _strip(self) -> Iterator[Pixels]:
-        # A picture can be decoded as a whole only: decoding it again for every few frames would save nothing.
+        # All frames at once, as a picture can only be decoded as a whole.
         yield from read_frames(self.path, range(self._count_strip()), jpeg_strips=self.jpeg_strips)
 
     def _count_strip(self) -> int:
@@ -79,53 +79,56 @@ class ClipFrames:
         count = whole // width
         if column >= count:
             raise InputError(
-                f"{self.path.name} has {count} columns of {width}x{height} and none of number {column}",
+                f"{self.path.name} has {count} columns of {width}x{height}, so there is no column {column}",
                 "Columns are counted from 0; see --column.",
             )
         return np.ascontiguousarray(pixels[:, column * width : (column + 1) * width])
 
 
 def count_strip(path: Path, *, jpeg: bool) -> int:
-    """Count the frames that stand side by side in a PNG (with `jpeg`, in a JPEG too); 1 for any other file, unread."""
-    endings = STRIP_SUFFIXES if jpeg else {".png"}
-    return count_frames(path, jpeg_strips=jpeg) if path.suffix.lower() in endings else 1
+    """Return the number of frames side by side in a PNG, or with `jpeg` in a JPEG; 1 for other files, which are not
+    read."""
+    suffixes = STRIP_SUFFIXES if jpeg else {".png"}
+    return count_frames(path, jpeg_strips=jpeg) if path.suffix.lower() in suffixes else 1
 
 
 BATCH = 16
-"""Frames per batch: memory does not grow with the length of a clip."""
+"""Most frames per batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """A few consecutive frames."""
+    """Consecutive frames of a clip."""
 
     chunk: FrameChunk
     source: Pixels | None
     """Source picture (H, W, 3); None for finished results."""
     driving: NDArray[np.uint8]
-    """Frames (N, H, W, 3) shown beside the prediction; in a reconstruction the truth."""
+    """Driving frames (N, H, W, 3); the truth in a reconstruction and for finished results."""
 
     def against_source(self) -> FrameChunk:
-        """Compare with the source picture where there is no truth, for metrics of identity."""
+        """Return the chunk with the source picture in place of a missing truth, for identity metrics."""
         if self.source is None or self.chunk.truth is not None:
             return self.chunk
         return replace(self.chunk, truth=np.broadcast_to(self.source, (len(self.chunk), *self.source.shape)))
 
     def against_driving(self) -> FrameChunk:
-        """Compare with the driving frames where there is no truth, for metrics of motion."""
+        """Return the chunk with the driving frames in place of a missing truth, for motion metrics."""
         return self.chunk if self.chunk.truth is not None else replace(self.chunk, truth=self.driving)
 
 
 @dataclass
 class FrameStream:
-    """The batches of one clip; iterate once."""
+    """The batches of one clip, which can be iterated only once."""
 
     batches: Iterable[FrameBatch]
     rate: float
+    """Frames per second."""
     warnings: list[str] = field(default_factory=list)
+    """Warnings, complete after the last batch."""
     ahead: int = 0
-    """Number of batches read in a thread while others are scored: for files, which wait for the disk and the codec. A
-    model computes in the thread that also asks it for keypoints."""
+    """Number of batches to read ahead in a thread: 0 for models, which must render in the thread that detects their
+    keypoints."""
 
     def __iter__(self) -> Iterator[FrameBatch]:
         if not self.ahead:
@@ -136,7 +139,7 @@ class FrameStream:
 
 
 def compare_files(prediction: ClipFrames, truth: ClipFrames) -> FrameStream:
-    """Stream a finished result beside its reference, as far as both go."""
+    """Stream a finished result with its reference, up to the end of the shorter one."""
     warnings: list[str] = []
 
     def compared() -> Iterator[FrameBatch]:
@@ -152,7 +155,7 @@ def compare_files(prediction: ClipFrames, truth: ClipFrames) -> FrameStream:
             if len(ours) != len(theirs):
                 rest = sum(1 for _ in (predicted if len(ours) > len(theirs) else true)) + abs(len(ours) - len(theirs))
                 which = "prediction" if len(ours) > len(theirs) else "truth"
-                warnings.append(f"the {which} has {rest} frames more; the first {first} were compared")
+                warnings.append(f"the {which} has {rest} more frames; the first {first} were compared")
             if common < BATCH:
                 break
         warnings.extend(f"prediction: {text}" for text in prediction.warnings)

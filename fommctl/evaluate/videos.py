@@ -1,4 +1,4 @@
-"""Side-by-side videos of the clips that the page shows: the best, the median and the worst."""
+"""Makes side-by-side videos of the clips on the page: the best, the median and the worst."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
     from fommctl.animate.engine import Engine
 
 log = logging.getLogger(__name__)
-
-
 VIDEOS = "videos"
 MOST_SECONDS = 10
-"""Length of a video: the page has to stay small."""
+"""Longest video, to keep the page small."""
 _CRF = 30
 _FEW = 15
 """Number of keypoints above which dots are smaller."""
 _SMALLEST = 128
-"""Least height of a panel in pixels: smaller frames are enlarged by a whole factor."""
+"""Least height of a panel in pixels; smaller frames are enlarged by an integer."""
 
 
 def shown_keypoints(keypoints: str | None, *, finished: bool) -> str | None:
-    """Choose the keypoints to draw: those that metrics use (`ChosenSources.keypoints`), else each model's own. Where
-    several models are measured with their own, the truth is shown without any."""
+    """Return the source of the keypoints to draw: that of the metrics, else the model; None for finished results.
+
+    keypoints: `ChosenSources.keypoints`.
+    """
     return keypoints if keypoints or finished else MODEL
 
 
@@ -62,16 +62,17 @@ class Shown:
     driving: Pixels
     prediction: Pixels
     rate: Fraction
+    """Frames per second of the clip."""
 
 
 class SideBySide:
-    """Makes the videos of one evaluation; models are loaded when the first is made and stay loaded."""
+    """Makes the videos of one evaluation; models are loaded for the first one and stay loaded."""
 
     def __init__(
         self, config: EvaluateConfig, host: Host, models: Sequence[EvaluatedModel], sources: ChosenSources
     ) -> None:
         shown = shown_keypoints(sources.keypoints, finished=config.finished)
-        # What one model finds in the truth says nothing about the results of the others.
+        # If each of several models has its own keypoints, none are drawn on the truth.
         self._mark_truth = shown != MODEL or len(models) == 1
         self._config = config
         self._host = host
@@ -80,9 +81,10 @@ class SideBySide:
         self._engines: list[Engine | None] = []
 
     def make(self, keys: Mapping[Task, str]) -> dict[str, Path]:
-        """Make the videos of these clips, by name; a clip whose video fails has none, which is logged.
+        """Make the videos of these clips and return their paths by name; a failure is logged.
 
-        keys: hashes of all that each video depends on; a video made under its key is kept. Others are removed.
+        keys: hashes of everything that each video depends on.  Existing videos with the same hash are kept, all others
+        are deleted.
         """
         made: dict[str, Path] = {}
         for task, key in keys.items():
@@ -117,7 +119,7 @@ class SideBySide:
                 writer.write(picture, writer.frames_written * step, step)
 
     def _column(self, task: Task, number: int, engine: Engine | None) -> Iterator[Shown]:
-        """Yield what one model contributes, frame by frame."""
+        """Yield the frames of one model."""
         stream = open_stream(self._config, task, number, engine)
         rate = Fraction(stream.rate).limit_denominator(100_000)
         keypoints: KeypointSource | None = None
@@ -149,14 +151,14 @@ def _side_by_side(columns: Sequence[Shown]) -> Pixels:
 
 
 def _with_keypoints(batch: FrameBatch, source: KeypointSource | None) -> tuple[list[Pixels], list[Pixels]]:
-    """Draw the keypoints on driving frames and predictions, where there are any."""
+    """Return driving frames and predictions, with keypoints drawn on them if there is a source."""
     driving, prediction = list(batch.driving), list(batch.chunk.prediction)
     if source is None:
         return driving, prediction
     try:
         of_prediction, of_driving = source(replace(batch.chunk, truth=batch.driving))
     except FommctlError as error:
-        log.debug("no keypoints are drawn: %s", error.message)
+        log.debug("keypoints cannot be drawn: %s", error.message)
         return driving, prediction
     assert of_driving is not None
     return (
@@ -166,61 +168,63 @@ def _with_keypoints(batch: FrameBatch, source: KeypointSource | None) -> tuple[l
 
 
 def _with_points(frame: Pixels, points: NDArray[np.float64]) -> Pixels:
-    """Draw points (K, 2) in pixels; absent ones (NaN) are left out, and the others keep their colours."""
+    """Draw points (K, 2) in pixels; NaN are skipped and do not change the colours of others."""
     height, width = frame.shape[:2]
-    there = np.flatnonzero(np.isfinite(points).all(axis=1)).tolist()
-    colours = [colour(number, len(points)) for number in there]
-    # A face must stay visible behind its 68 landmarks.
+    present = np.flatnonzero(np.isfinite(points).all(axis=1)).tolist()
+    colours = [colour(number, len(points)) for number in present]
+    # Smaller dots keep a face visible behind 68 landmarks.
     radius = max(1.0, min(height, width) * RADIUS * min(1.0, _FEW / max(1, len(points))))
-    places = points[there] / np.array((width - 1, height - 1)) * 2 - 1
+    places = points[present] / np.array((width - 1, height - 1)) * 2 - 1
     return draw_keypoints(frame, places, radius=radius, colours=colours)
 
 
 def _scale_to_height(panel: Pixels, height: int) -> Pixels:
     factor, rest = divmod(height, panel.shape[0])
     if not rest:
-        # Small frames keep sharp pixels.
+        # Enlarging by an integer keeps pixels sharp.
         return panel.repeat(factor, axis=0).repeat(factor, axis=1)
     return resize(panel, (max(1, round(panel.shape[1] * height / panel.shape[0])), height))
 
 
 LARGEST_VIDEO = 4_000_000
-"""Bytes of a video that is embedded as it is; a larger one is shortened."""
+"""Most bytes of a video that is embedded unchanged; a larger one is shortened."""
 SHORTENED_WIDTH = 960
 SHORTENED_SECONDS = (10, 5, 2)
-"""Lengths tried in this order until the video is small enough."""
+"""Lengths to try in this order until the video is small enough."""
 _SHORTENED_CRF = 36
 _ROUNDING = 0.1
-"""Tolerance in seconds: WebM states lengths to the millisecond, and not always with the last frame."""
+"""Tolerance of lengths in seconds, as WebM has milliseconds, and may not count the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownClip:
-    """A clip with its place among the others."""
+    """A clip on the page."""
 
     role: str
-    """Role of the clip: best, median or worst; empty where nothing orders the clips."""
+    """Place of the clip: best, median or worst; empty if clips are not ordered."""
     clip: int
     """Index among the clips of the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedVideo:
-    """A video as part of the page."""
+    """A video that is embedded in the page."""
 
     uri: str
     """Data URI, `data:video/webm;base64,...`."""
     width: int
     height: int
     first_seconds: float | None
-    """Seconds of the clip that it shows; None for the whole clip."""
+    """Length if only the start of the clip is shown; None for the whole clip."""
     reduced: bool
-    """Whether it is smaller than the frames of the file."""
+    """Whether the frames were reduced in size."""
 
 
 def shown_clips(evaluation: Evaluation) -> tuple[str | None, tuple[ShownClip, ...]]:
-    """Choose the clips to show: the best, the median and the worst by the first metric that has values of single clips,
-    which is returned too. Without such a metric: None, and the first three clips."""
+    """Return the metric that orders the clips, and the best, the median and the worst clip.
+
+    This is the first metric with values for single clips. Without one, returns None and the first three clips.
+    """
     for metric, info in evaluation.metrics.items():
         columns = zip(*(evaluation.clip_scores(model, metric) for model in evaluation.models), strict=True)
         means: dict[int, float] = {}
@@ -231,19 +235,21 @@ def shown_clips(evaluation: Evaluation) -> tuple[str | None, tuple[ShownClip, ..
         if means:
             sign = 1 if info.lower_is_better else -1
             ordered = sorted(means, key=lambda clip: sign * means[clip])
-            # Where there are fewer than three clips, the ends matter more than the middle.
             places = {0: "best", len(ordered) - 1: "worst", (len(ordered) - 1) // 2: "median"}
             if len(ordered) < 3:
                 places = {0: "best", len(ordered) - 1: "worst"} if len(ordered) == 2 else {0: ""}
             return metric, tuple(ShownClip(places[place], ordered[place]) for place in sorted(places))
-    there = [clip for clip, frames in enumerate(evaluation.frames) if frames]
-    return None, tuple(ShownClip("", clip) for clip in there[:3])
+    readable = [clip for clip, frames in enumerate(evaluation.frames) if frames]
+    return None, tuple(ShownClip("", clip) for clip in readable[:3])
 
 
 def embedded_videos(
     evaluation: Evaluation, shown: tuple[ShownClip, ...], videos: Mapping[str, Path]
 ) -> dict[int, EmbeddedVideo]:
-    """Embed the videos of the shown clips, by clip. Raises InputError for one that cannot be read."""
+    """Return the embedded videos of the shown clips by index. Raises InputError if one cannot be read.
+
+    videos: paths by name of the clip.
+    """
     embedded = {}
     for clip in (one.clip for one in shown):
         if (path := videos.get(evaluation.clips[clip])) is not None:
@@ -253,9 +259,10 @@ def embedded_videos(
 
 
 def embedded_video(path: Path, clip_seconds: float | None = None) -> EmbeddedVideo:
-    """Encode a WebM file as a data URI: as it is up to LARGEST_VIDEO bytes, else its first seconds at a reduced size.
+    """Return a WebM file as a data URI: unchanged up to LARGEST_VIDEO bytes, else its first seconds in a smaller size.
 
-    clip_seconds: length of the clip, which may be longer than the file; None: unknown."""
+    clip_seconds: length of the clip, which may be longer than the video; None for that of the video.
+    """
     length = _seconds(path) if clip_seconds is None else clip_seconds
     if path.stat().st_size <= LARGEST_VIDEO:
         return _embedded(path, length, reduced=False)

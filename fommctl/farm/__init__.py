@@ -1,1 +1,1 @@
-"""One shot for a render farm: files for its engine, and the tasks that the engine runs."""
+"""Render farms: files of a job for the engine, and the tasks that it runs."""

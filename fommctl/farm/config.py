@@ -1,4 +1,4 @@
-"""The options of `farm emit` beside those of the shot itself."""
+"""The options of `farm emit`, besides those of `animate`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EngineName = Literal["openjd", "opencue", "deadline", "slurm", "flamenco"]
 
 @configuration
 class FarmConfig:
-    """Which engine, and how the shot is divided."""
+    """The engine, the folder of the job, and the division into chunks."""
 
     engine: Annotated[
         EngineName,

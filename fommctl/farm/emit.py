@@ -1,4 +1,4 @@
-"""Files that an engine submits: three tasks of one shot, each waiting for the one before it."""
+"""Writes the files of a farm job: three tasks of one shot, each of which waits for the one before it."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ FILES: Mapping[EngineName, Mapping[str, str]] = {
         "fommctl-shot.js": "copy fommctl-shot.js to the manager's folder 'scripts', then submit that job type"
     },
 }
-"""Names of each engine's files, and what is run with those that are run."""
+"""Files by engine, each with the command or instruction that submits the job with it; empty for other files."""
 MOST_CHUNKS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class FarmFiles:
-    """A clip that was written."""
+    """The files of a job that were written."""
 
     folder: Path
     engine: EngineName
@@ -61,8 +61,9 @@ class FarmFiles:
     frames: FrameRange
     chunks: int
     encodes: bool
+    """Whether a last task encodes the rendered frames."""
     submit: tuple[str, ...]
-    """Commands, each of which submits the job."""
+    """Commands or instructions, each of which submits the job."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json. Keys may be added, but never renamed or removed."""
@@ -78,9 +79,9 @@ class FarmFiles:
 
 
 def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFiles:
-    """Write the folder of a job, whole or not at all.
+    """Write the folder of a job, atomically.
 
-    Raises UsageError, InputError and OutputError, for what `animate` would refuse before it loads a model too.
+    Raises UsageError, InputError and OutputError, also for everything that `animate` refuses before it loads a model.
     """
     folder = Path(os.path.abspath(farm.folder))
     require_own_folder(folder, SHOT, contents="job of a farm")
@@ -119,14 +120,14 @@ def emit(config: AnimateConfig, choice: ModelChoice, farm: FarmConfig) -> FarmFi
 
 
 def absolute(config: AnimateConfig) -> AnimateConfig:
-    """Return the options with absolute paths, and an output."""
+    """Return the options with absolute paths, and with the default output if none is given."""
 
     def whole(value: Any) -> Any:
         return tuple(map(whole, value)) if isinstance(value, tuple) else Path(os.path.abspath(value))
 
     config = replace(config, output=config.result_path)
     paths = {name: whole(value) for name in PATHS if (value := getattr(config, name)) is not None}
-    # A restorer may be a name that every machine looks up in its own home.
+    # A restorer may be a name, which each machine resolves in its own FOMMCTL_HOME.
     if config.restore is not None and not config.restore.exists():
         paths["restore"] = config.restore
     return replace(config, **paths)
@@ -140,8 +141,10 @@ def _absolute_choice(choice: ModelChoice) -> ModelChoice:
 
 
 def expected_range(config: AnimateConfig) -> FrameRange:
-    """Return the first and the last driving frame that will be rendered, as far as headers tell. Raises InputError and
-    UsageError."""
+    """Return the numbers of the first and last driving frame to be rendered, as expected from headers.
+
+    Raises InputError if there are no frames, UsageError if `--frames` begins after the last.
+    """
     source = None
     if config.source_video:
         with open_source(config) as film:
@@ -174,7 +177,7 @@ def expected_range(config: AnimateConfig) -> FrameRange:
 def _filled(template: str, folder: Path, shot: FarmShot) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    # Engines have the usual braces and angle brackets for themselves.
+    # The engines' own formats use braces.
     environment = Environment(
         loader=PackageLoader("fommctl.farm"),
         undefined=StrictUndefined,

@@ -1,4 +1,4 @@
-"""The shot of a farm job as its folder holds it, read by every task."""
+"""The shot of a farm job, stored in the job's folder for all tasks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fommctl.options import option_fields
 
 SHOT = "shot.json"
 SETTLED = "settled.json"
-"""The shot with every option decided, as the task that makes the motion writes it."""
+"""Name of the file with the shot after all options are resolved, written by the motion task."""
 MOTION = "shot.motion"
 FRAMES = "frames"
-"""Folder of the lossless pictures of a movie."""
+"""Name of the folder for a movie's lossless frames."""
 DONE = "done"
-"""Folder with a file for each task that is done."""
+"""Name of the folder with a file for each finished task."""
 FORMAT, VERSION = "fommctl farm", 1
 PATHS = tuple(name for name, field in option_fields(AnimateConfig).items() if field.kind is Path)
 _DAMAGED = "Emit the job again."
@@ -36,33 +36,34 @@ _DAMAGED = "Emit the job again."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FarmShot:
-    """The shot that a job renders, and the frames of it that the farm counts."""
+    """A shot to render, and its division into chunks."""
 
     config: AnimateConfig
-    """Configuration with absolute paths, and an output."""
+    """Configuration with absolute paths, and with an output."""
     choice: ModelChoice
     frames: FrameRange
-    """First and last driving frame as expected when the job was made; the last chunk goes on to the true end."""
+    """First and last driving frame as expected when the job was made; the last chunk extends to the actual end."""
     chunk: int
+    """Driving frames per chunk."""
     squares: tuple[Squares, ...] = ()
-    """Squares that the task of the motion found, one a face: the others need no detector."""
+    """Squares of each face as found by the motion task, so that the other tasks need no detector."""
     film: DrivingFraming | None = None
-    """Squares of a video as source likewise."""
+    """Squares of a source video as found by the motion task."""
 
     @property
     def encodes(self) -> bool:
-        """Whether a last task makes the result from rendered frames."""
+        """Whether a last task encodes the rendered frames."""
         config = self.config
         return not is_pattern(config.result_path) or config.sidecar or config.motion_out is not None
 
     @property
     def ranges(self) -> list[FrameRange]:
-        """The chunks, in order."""
+        """Frames of the chunks, in order."""
         first, last = self.frames.first or 0, self.frames.last or 0
         return [FrameRange(start, min(start + self.chunk - 1, last)) for start in range(first, last + 1, self.chunk)]
 
     def write(self, path: Path) -> None:
-        """Write it as JSON. Raises OutputError."""
+        """Write the shot as JSON. Raises OutputError."""
         choice = self.choice
         data = {
             "format": FORMAT,
@@ -78,7 +79,7 @@ class FarmShot:
 
     @classmethod
     def read(cls, path: Path) -> FarmShot:
-        """Read what `write` wrote. Raises InputError."""
+        """Read a shot that `write` wrote. Raises InputError if the file does not exist or is damaged."""
         try:
             data = json.loads(read_regular(path))
             if data["format"] != FORMAT:
@@ -97,18 +98,18 @@ class FarmShot:
                 film=None if data.get("film") is None else framing_from_json(data["film"]),
             )
         except FileNotFoundError as error:
-            raise InputError(f"{path} does not exist", "Name the folder that 'fommctl farm emit' made.") from error
+            raise InputError(f"{path} does not exist", "Give the folder that 'fommctl farm emit' made.") from error
         except (OSError, ValueError, TypeError, KeyError, RecursionError, FommctlError) as error:
-            raise InputError(f"{path} is damaged, or of another version of fommctl", _DAMAGED) from error
+            raise InputError(f"{path} is damaged, or from another version of fommctl", _DAMAGED) from error
 
     def with_paths_of(self, other: FarmShot) -> FarmShot:
-        """Return this shot with the files of another one."""
+        """Return this shot with the paths of another one."""
         paths = {name: getattr(other.config, name) for name in PATHS}
         model = replace(self.choice, model=other.choice.model, preset=other.choice.preset)
         return replace(self, config=replace(self.config, **paths), choice=model)
 
     def mapped(self, rules: PathMapping) -> FarmShot:
-        """Return the shot with its paths as they are on this machine."""
+        """Return the shot with its paths mapped to this machine."""
 
         def local(value: Any) -> Any:
             return tuple(map(rules, value)) if isinstance(value, tuple) else None if value is None else rules(value)
@@ -122,7 +123,7 @@ class FarmShot:
 
 
 def _to_json(crop: Crop) -> dict[str, Any]:
-    """Return a found square as JSON values."""
+    """Return a crop as JSON values."""
     subject, turned = crop.subject, crop.turned
     marks = None if subject.landmarks is None else [[float(x), float(y)] for x, y in subject.landmarks]
     return {
@@ -137,7 +138,7 @@ def _to_json(crop: Crop) -> dict[str, Any]:
 
 
 def _from_json(data: Mapping[str, Any]) -> Crop:
-    """Undo `_to_json`. Raises ValueError, TypeError and KeyError for anything else."""
+    """Return a crop from JSON values of `_to_json`. Raises ValueError, TypeError or KeyError for any others."""
     box, score, marks = data["subject"]
     turned = None
     if data["turned"] is not None:
@@ -155,21 +156,21 @@ def _from_json(data: Mapping[str, Any]) -> Crop:
 
 
 def _sides(box: Box) -> list[float]:
-    """Return left, top, right and bottom; whole numbers stay whole."""
+    """Return left, top, right and bottom; integers stay integers."""
     return [side if isinstance(side, int) else float(side) for side in box.sides]
 
 
 @dataclass(frozen=True, slots=True)
 class PathMapping:
-    """Rules of an engine that say where the folders of the submitting machine are on this one."""
+    """An engine's rules that map folders of the submitting machine to folders of this one."""
 
     rules: tuple[tuple[PurePath, Path], ...] = ()
 
     @classmethod
     def read(cls, path: Path | None) -> PathMapping:
-        """Read a file of Open Job Description (`pathmapping-1.0`); no rules for None and for an empty file.
+        """Read a path mapping of Open Job Description (`pathmapping-1.0`); None and an empty file have no rules.
 
-        Raises UsageError.
+        Raises UsageError if it cannot be read.
         """
         if path is None:
             return cls()
@@ -185,11 +186,11 @@ class PathMapping:
             raise UsageError(
                 f"the path mapping {path} cannot be read", "Give a file of the schema pathmapping-1.0, or none."
             ) from error
-        # The longest first: it says most.
+        # Longest first, as the most specific rule applies.
         return cls(tuple(sorted(found, key=lambda rule: len(rule[0].parts), reverse=True)))
 
     def __call__(self, path: Path) -> Path:
-        """Return where a path lies on this machine."""
+        """Return the path on this machine; unchanged if no rule applies."""
         for source, destination in self.rules:
             name = type(source)(str(path))
             if name.is_relative_to(source):

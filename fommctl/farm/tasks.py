@@ -1,6 +1,6 @@
-"""The tasks of a farm job: the motion, chunks of frames, and the file made of them.
+"""The tasks of a farm job: detect the motion, render chunks of frames, and encode them.
 
-A task that is run again changes nothing where its work is there. Whatever ends one, no file is half-written.
+A finished task that is run again changes nothing, and a task that is interrupted leaves no half-written file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fommctl.media.output_paths import numbered
 from fommctl.workers import Progress
 
 Load = Callable[[FarmShot], Engine]
-"""Loads the model of a shot; not called where there is nothing to do."""
+"""load(shot): loads the shot's model; not called if there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class DoneChunk:
     """The result of a chunk."""
 
     pictures: tuple[Path, ...]
-    """Beside this machine's others of the job: names in their folder."""
+    """File names of its frames."""
     stats: RenderStats | None
-    """Statistics of the whole shot; None unless a task joins the pictures."""
+    """Statistics for the result; None if no task encodes the frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class TaskResult:
     task: str
     output: Path
     frames: int
-    """Frames in what the task is for, made now or before."""
+    """Number of frames, made in this run or an earlier one."""
     kept: bool
-    """Whether all of it was there already."""
+    """Whether an earlier run had finished the task."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for --json. Keys may be added, but never renamed or removed."""
@@ -66,19 +66,22 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class FarmJob:
-    """The folder of a job, seen from this machine."""
+    """The folder of a job, on this machine."""
 
     folder: Path
     rules: PathMapping
 
     @classmethod
     def open(cls, folder: Path, path_mapping: Path | None = None) -> FarmJob:
-        """Find a job. Raises InputError and UsageError."""
+        """Open a job.  folder: the job's folder, or its file `shot.json`.  Raises UsageError for a bad path mapping."""
         folder = folder.parent if folder.name == SHOT else folder
         return cls(Path(os.path.abspath(folder)), PathMapping.read(path_mapping))
 
     def make_motion(self, load: Load, report: Progress | None = None) -> TaskResult:
-        """Plan the shot and detect the motion of its driving video, for all other tasks."""
+        """Plan the shot and detect the motion of its driving video, for all other tasks.
+
+        Raises InputError if the job cannot be read, and the errors of `fommctl.animate`.
+        """
         shot = FarmShot.read(self.folder / SHOT)
         target = self.folder / MOTION
         if target.exists() and (self.folder / SETTLED).exists():
@@ -87,7 +90,7 @@ class FarmJob:
         engine = load(here)
         plan, motions = make_motion(replace(here.config, overwrite=True), engine, report)
         save_motions(motions, target)
-        # Machines that differ must not choose differently.
+        # All machines must use the precision and detector chosen here.
         choice = replace(shot.choice, precision=engine.precision)  # type: ignore[arg-type]  # a word of it
         config = replace(plan.config, detector=motions[0].driving.detector)
         squares = tuple(face.inputs.squares for face in plan.faces)
@@ -96,10 +99,11 @@ class FarmJob:
         return TaskResult("motion", target, len(motions[0]), kept=False)
 
     def render(self, frames: str, load: Load, report: Progress | None = None) -> TaskResult:
-        """Render a chunk: into the pictures of the result, or into lossless ones for `encode`.
+        """Render a chunk to the pictures of the result, or to lossless frames for `encode`.
 
-        frames: such as 51-100. An end beyond the last frame is the last frame, and the last chunk goes on to it,
-        wherever it was expected.
+        frames: range such as 51-100. The last chunk extends to the actual last frame, and ends beyond it are allowed.
+        Raises UsageError if the range begins after the last frame, InputError if the motion is missing, and the errors
+        of `fommctl.animate`.
         """
         asked, shot = parse_frames(frames), self._settled()
         first, last = asked.first or shot.frames.first, asked.last or shot.frames.last
@@ -138,11 +142,15 @@ class FarmJob:
         return TaskResult("render", target, len(pictures), kept=False)
 
     def encode(self, load: Load, report: Progress | None = None) -> TaskResult:
-        """Make the result from the pictures of all chunks, with its sound."""
+        """Encode the frames of all chunks, with the sound.
+
+        Raises UsageError if the chunks already are the result, InputError if frames are missing, and the errors of
+        `fommctl.animate`.
+        """
         shot = self._settled()
         target, done = shot.config.result_path, self.folder / DONE / "encode.json"
         if not shot.encodes:
-            raise UsageError("the chunks of this job write its result", "There is nothing to encode.")
+            raise UsageError("this job has nothing to encode", "Its render tasks write the result.")
         chunks = [chunk for path in sorted((self.folder / DONE).glob("*-*.json")) if (chunk := _read(path)) is not None]
         count = len({name for chunk in chunks for name in chunk.pictures})
         if target.exists() and done.is_file() and done.read_text() == str(FileFingerprint.of(target).content):
@@ -169,13 +177,13 @@ class FarmJob:
     def _settled(self) -> FarmShot:
         shot = FarmShot.read(self.folder / SHOT)
         if not (self.folder / SETTLED).exists():
-            raise InputError(f"the motion of {self.folder.name} is not made yet", "Run 'fommctl farm motion' first.")
+            raise InputError(f"{self.folder.name} has no motion yet", "Run 'fommctl farm motion' first.")
         return FarmShot.read(self.folder / SETTLED).with_paths_of(shot).mapped(self.rules)
 
     def _planned(self, shot: FarmShot, engine: Engine) -> tuple[AnimationPlan, list[Motion]]:
         files = input_files(shot.config)
         motions = [Motion.load(self.folder / MOTION, face) for face in range(1, len(shot.squares) + 1)]
-        # What is there was accepted, or refused, when the job was made.
+        # Whether files may be overwritten was checked when the job was made.
         config = replace(shot.config, overwrite=True)
         plans = [
             plan_animation(config, engine, motion, files, squares, shot.film)

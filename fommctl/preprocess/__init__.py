@@ -1,1 +1,1 @@
-"""Turning raw data sets into the training layout."""
+"""Conversion of raw data sets to the training layout."""

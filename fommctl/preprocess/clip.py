@@ -1,4 +1,4 @@
-"""One clip of a raw data set, cut, squared and written: what a worker process of preprocess does."""
+"""Cuts, squares and writes one clip of a raw data set, in a worker process of preprocess."""
 
 from __future__ import annotations
 
@@ -32,33 +32,32 @@ from fommctl.provenance.hashing import InputFile
 from fommctl.workers import Progress, Work
 
 SLACK = Fraction(1, 1000)
-"""Seconds by which a frame may lie before the start, or before the end, of its clip: data sets round their times."""
+"""Seconds by which clips start and end earlier than recorded, because data sets round their times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipOptions:
-    """How every clip of a run is written."""
+    """Options for all clips of a run."""
 
     size: int
     """Side of the square frames in pixels."""
     format: str
     """`png` for a folder of pictures, else the suffix of a video without its dot."""
     fit: Fit
-    """Treatment of a part that is not square: `pad` takes in what is around it, `crop` its middle, `stretch` distorts
-    all of it."""
+    """Treatment of a part that is not square: `pad` includes its surroundings, `crop` keeps its middle, `stretch`
+    distorts it."""
     audio: bool
-    """Whether the sound is kept, where there is some and the format can hold it."""
+    """Whether sound is kept, if the format supports sound."""
     deinterlace: Deinterlace = "auto"
-    """Treatment of interlaced footage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipJob:
-    """A clip to make."""
+    """A clip to write."""
 
     record: ClipRecord
     target: Path
-    """File or folder of pictures, which does not exist yet."""
+    """File, or folder of pictures, that does not exist yet."""
     options: ClipOptions
 
 
@@ -70,16 +69,20 @@ class WrittenClip:
     rate: Fraction
     """Nominal frames per second."""
     measure: Measure
+    """Size and hash of the clip."""
     warnings: tuple[str, ...]
     keypoints: Measure | None = None
-    """Size and hash of the file of true keypoints beside it."""
+    """Size and hash of the file of true keypoints; None without keypoints."""
     source_sha256: str | None = None
-    """Hash of the raw file; None for frames that the data set makes."""
+    """Hash of the raw file; None for generated frames."""
 
 
 def make_clip(job: ClipJob, report: Progress = lambda done, total: None) -> WrittenClip:
-    """Write the clip, one frame at a time, with report(frames written, None) after each, and its true keypoints beside
-    it where the record has some. Raises FommctlError; whatever is raised, nothing is left at the target."""
+    """Write a clip frame by frame, with its true keypoints beside it if the record has any.
+
+    report: called as report(frames written, None) after each frame.  Raises FommctlError; then nothing is left at the
+    target.
+    """
     record, rate = job.record, nominal_rate(job.record)
     keypoints = KeypointRows.of(record, job.options.size)
     if record.frames is not None:
@@ -105,23 +108,26 @@ def make_clip(job: ClipJob, report: Progress = lambda done, total: None) -> Writ
 
 
 def source_hash(path: Path) -> str:
-    """Hash a raw file, or the frames of a folder; once for all of its clips as long as it does not change."""
+    """Return the hash of a raw file or of a folder of frames, computed once for all of its clips unless it changes."""
     return InputFile.of(path).sha256()
 
 
 def nominal_rate(record: ClipRecord) -> Fraction:
-    """Return the frame rate of a folder of frames; 29.97 written with enough digits is 30000/1001."""
+    """Return the frame rate of a record, or the default; a rounded 29.97003 becomes 30000/1001.
+
+    Raises InputError if it is not a positive number.
+    """
     if record.rate is None:
         return DEFAULT_RATE
     if not math.isfinite(record.rate) or record.rate <= 0:
-        raise InputError(f"the frame rate is {record.rate}", "It must be above zero.")
+        raise InputError(f"invalid frame rate {record.rate}", "It must be above zero.")
     return Fraction(record.rate).limit_denominator(1001)
 
 
 def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
-    """Return the part of a picture of this size that becomes the square frame; None for all of it.
+    """Return the part of a width x height picture that becomes the square frame; None for all of it.
 
-    `pad` and `crop` give the smallest square around the box and the largest in its middle.
+    `pad` returns the smallest square around the box, `crop` the largest in its middle, `stretch` the box itself.
     """
     part = box or Box(0, 0, width, height)
     if fit == "stretch" or round(part.width) == round(part.height):
@@ -130,7 +136,10 @@ def squared(box: Box | None, width: int, height: int, fit: Fit) -> Box | None:
 
 
 def _part(job: ClipJob, width: int, height: int) -> Box | None:
-    """Return the part of frames of this size that becomes the square. Raises InputError where the box lies outside."""
+    """Return the part of width x height frames that becomes the square; None for all of it.
+
+    Raises InputError if the record's box is outside the frame.
+    """
     box, frame = job.record.box, job.record.box_frame
     if box is not None and frame is not None:
         box = box.scaled(width / frame[0], height / frame[1])
@@ -140,8 +149,8 @@ def _part(job: ClipJob, width: int, height: int) -> Box | None:
 
 
 def _strip(path: Path) -> list[Pixels] | None:
-    """Read the square frames that stand side by side in a picture, as in some published data sets; None where the file
-    is no such picture."""
+    """Return the frames of a picture that has square frames side by side, as in some published data sets; None for any
+    other file."""
     still = stills.identify(path, strip=True) if path.is_file() else None
     if still is None or still.animated:
         return None
@@ -150,15 +159,17 @@ def _strip(path: Path) -> list[Pixels] | None:
 
 
 def _times(record: ClipRecord) -> tuple[Fraction, Fraction | None]:
-    """Return start and end in seconds, each a little early: rounding then loses no first frame and adds no last one."""
+    """Return start and end in seconds, SLACK early, so that rounding neither loses the first frame nor adds one at the
+    end."""
     start, end = record.start or 0.0, record.end
     if not math.isfinite(start) or start < 0 or (end is not None and not start < end < math.inf):
-        raise InputError(f"the clip lasts from {start} to {end} s", "The end must be after the start.")
+        stop = "the end" if end is None else f"{end} s"
+        raise InputError(f"invalid times: {start} s to {stop}", "The start must be 0 or more, and the end after it.")
     return max(Fraction(0), Fraction(start) - SLACK), None if end is None else Fraction(end) - SLACK
 
 
 def _with_keypoints(reader: Reader, keypoints: KeypointRows, box: Box | None) -> Iterator[Frame]:
-    """Yield the reader's frames and collect their keypoints; a frame's number follows from its time."""
+    """Yield the reader's frames and add their keypoints, whose index is derived from the frame's time."""
     for frame in reader:
         keypoints.add(
             round((reader.start + frame.time) * reader.info.rate), (reader.info.width, reader.info.height), box
@@ -167,7 +178,7 @@ def _with_keypoints(reader: Reader, keypoints: KeypointRows, box: Box | None) ->
 
 
 def _cut(job: ClipJob, pictures: Iterable[Pixels], rate: Fraction, keypoints: KeypointRows | None) -> Iterator[Frame]:
-    """Yield frames in memory, cut and resized like those of a file."""
+    """Yield pictures (H, W, 3) uint8 as frames of the clip, cut and resized like those of a file."""
     start, end = _times(job.record)
     side = job.options.size
     for index, pixels in enumerate(pictures):
@@ -195,23 +206,26 @@ def _write(
 ) -> WrittenClip:
     first = next(frames, None)
     if first is None:
-        raise InputError("the clip has no frame", "Check its times against the length of the raw file.")
+        raise InputError("the clip has no frames", "Compare its times with the length of the raw file.")
     picture = job.options.format == "png"
     path = job.target / "%07d.png" if picture else job.target
     info = reader.info if reader else None
     tags = info.colour if info and not (info.hdr or info.colour.wide_gamut) else None
     sound, warnings = _sound(reader, first, path) if reader and job.options.audio and not picture else ((), [])
     side = job.options.size
-    # One thread an encoder: the workers are the threads, and the bytes are the same on every machine.
+    # One encoder thread: workers run in parallel, and the bytes are the same on every machine.
     with Writer(path, width=side, height=side, rate=rate, audio=sound, colour=tags, threads=1) as writer:
         for frame in chain((first,), frames):
             writer.write(frame.pixels, frame.time - first.time, frame.duration)
             report(writer.frames_written, None)
     warnings += [*(reader.warnings if reader else ()), *writer.warnings]
     points = None if keypoints is None else _write_points(job.target, keypoints)
-    made = measure(job.target)
     return WrittenClip(
-        frames=writer.frames_written, rate=rate, measure=made, warnings=tuple(warnings), keypoints=points
+        frames=writer.frames_written,
+        rate=rate,
+        measure=measure(job.target),
+        warnings=tuple(warnings),
+        keypoints=points,
     )
 
 
@@ -227,7 +241,7 @@ def _write_points(target: Path, keypoints: KeypointRows) -> Measure:
 
 
 def _sound(reader: Reader, first: Frame, path: Path) -> tuple[tuple[AudioSource, ...], list[str]]:
-    """Choose the raw file's sound from the first frame on; return warnings too."""
+    """Choose the raw file's sound tracks from the first frame on; also return warnings."""
     info: VideoInfo = reader.info
     if not holds_audio(path):
         return (), []
@@ -239,24 +253,24 @@ Floats = NDArray[np.float64]
 
 
 class KeypointRows:
-    """Keypoints frame by frame, as the frames are written."""
+    """Converts the true keypoints of a raw clip to those of the written frames."""
 
     def __init__(self, points: Floats, side: int) -> None:
-        """points: (T, K, 2) in [-1, 1], of all frames of the raw clip.  side: of the square frames in pixels."""
+        """points: (T, K, 2) in [-1, 1], for all frames of the raw clip.  side: of the square frames, in pixels."""
         self._points = points
         self._side = side
         self._rows: list[Floats] = []
 
     @classmethod
     def of(cls, record: ClipRecord, side: int) -> KeypointRows | None:
-        """Read the keypoints of a record; None where it has none. Raises InputError where they make no sense."""
+        """Read the keypoints of a record; return None if it has none. Raises InputError for invalid ones."""
         return None if record.keypoints is None else cls(checked(record.keypoints(), "keypoints"), side)
 
     def add(self, index: int, whole: tuple[int, int], part: Box | None) -> None:
-        """Add the keypoints of the next frame that is written.
+        """Add the keypoints of the next written frame, NaN if the raw clip has none for it.
 
-        index: number of the frame in the raw clip.  whole: (width, height) of the raw picture.  part: the part of it
-        that becomes the frame; None for all.
+        index: of the frame in the raw clip.  whole: (width, height) of the raw picture.  part: the part of it that
+        becomes the frame; None for all of it.
         """
         if index < len(self._points):
             self._rows.append(viewed(self._points[index], whole, part, self._side))
@@ -264,31 +278,32 @@ class KeypointRows:
             self._rows.append(np.full(self._points.shape[1:], np.nan))
 
     def array(self) -> Floats:
-        """Return the keypoints (frames added, K, 2) in [-1, 1]."""
+        """Return the keypoints (T, K, 2) in [-1, 1] of the T added frames."""
         return np.stack(self._rows)
 
 
 def viewed(points: Floats, whole: tuple[int, int], part: Box | None, side: int) -> Floats:
-    """Convert points (..., 2) of a picture to the coordinates of a part of it that was resized to `side` pixels.
+    """Convert points (..., 2) in a picture to the coordinates of a part of it, resized to `side` pixels.
 
-    Both in [-1, 1] between the centres of the corner pixels; NaN where a point is outside the part.
+    Coordinates are in [-1, 1] between the centres of the corner pixels; points outside the part become NaN.
+    whole: (width, height) of the picture.  part: None for all of it.
     """
     box = part or Box(0, 0, *whole)
-    # Resizing keeps the borders of pixels in place, not their centres.
+    # Resizing preserves the borders of pixels, not their centres.
     edges = (points + 1) / 2 * (np.array(whole) - 1) + 0.5
     pixels = (edges - (box.left, box.top)) * side / (box.width, box.height) - 0.5
     inner: Floats = 2 * pixels / (side - 1) - 1
-    # A whole frame that keeps its size keeps its corner points, whatever rounding says.
+    # Tolerates rounding, so that points on the border of an unchanged frame are kept.
     outside = (np.abs(inner) > 1 + 1e-9).any(-1, keepdims=True)
     return np.where(outside, np.nan, np.clip(inner, -1, 1))
 
 
 def make_worker() -> Work[ClipJob, WrittenClip]:
-    """Return the function that makes clips."""
+    """Return the function that writes clips and hashes their raw files."""
     return _make_hashed
 
 
 def _make_hashed(job: ClipJob, report: Progress) -> WrittenClip:
     source = None if job.record.path is None else InputFile.of(job.record.path)
-    made = make_clip(job, report)
-    return replace(made, source_sha256=None if source is None else source.sha256())
+    written = make_clip(job, report)
+    return replace(written, source_sha256=None if source is None else source.sha256())

@@ -1,4 +1,4 @@
-"""The options of `preprocess`: one frozen configuration, checked as a whole before any work is done."""
+"""The configuration of `preprocess`, from which its command-line options are built."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 Fit = Literal["pad", "crop", "stretch"]
 CLIPS, RUN = "Clips", "Run"
 """Panels of --help."""
-USUAL_SIZE = 256
+DEFAULT_SIZE = 256
+"""Side of the frames in pixels."""
 
 
 @configuration
 class PreprocessConfig:
-    """Configuration of preprocessing."""
+    """Inputs and options of one run of preprocessing."""
 
     dataset: Annotated[str, typer.Argument(help="Name of the data set (see 'fommctl plugins list').")]
     output: Annotated[
@@ -72,7 +73,6 @@ class PreprocessConfig:
     workers: Annotated[
         int | None, Field(ge=0), option(RUN, "Worker processes; 0: work in this process. Default: one per core.")
     ] = None
-    """0: none but this one."""
     limit: Annotated[int | None, Field(ge=1), option(RUN, "Only the first N clips.")] = None
     verify: Annotated[
         bool,
@@ -83,7 +83,7 @@ class PreprocessConfig:
     ] = False
 
     def conflicts(self) -> Iterator[UsageError]:
-        """Yield a size that the format does not hold."""
+        """Yield an error if the format does not support the size."""
         from fommctl.media.containers import resolve_encoding
 
         name, side = "%d.png" if self.format == "png" else f"clip.{self.format}", self.side
@@ -95,20 +95,20 @@ class PreprocessConfig:
     @property
     def side(self) -> int:
         """Side of the frames in pixels."""
-        return self.size or USUAL_SIZE
+        return self.size or DEFAULT_SIZE
 
     def sized(self, host: Host) -> PreprocessConfig:
-        """Return the same with the size of the preset where none is given. Raises UsageError."""
+        """Return the configuration with the preset's size if none is given. Raises UsageError if it is not square."""
         if self.preset is None or self.size is not None:
             return self
         from fommctl.presets.preset import load_preset
 
         height, width, _ = load_preset(self.preset, host).frame_shape
         if height != width:
-            raise UsageError(f"preset '{self.preset}' has frames that are not square: {width}x{height}", "Give --size.")
+            raise UsageError(f"the frames of preset '{self.preset}' are not square: {width}x{height}", "Give --size.")
         return replace(self, size=height)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values, for listeners."""
+        """Return the options as JSON values, for plugins."""
         values = {**asdict(self), "raw": None if self.raw is None else str(self.raw), "output": str(self.output)}
         return values | {"size": self.side}

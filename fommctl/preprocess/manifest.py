@@ -1,7 +1,7 @@
-"""manifest.jsonl: what a data set folder holds, one line a clip, kept true while clips are added.
+"""The manifest of a data set folder, manifest.jsonl, with one line per clip.
 
-While a run works, every finished clip is added to a journal; at its end, however it ends, both become one sorted
-manifest that replaces the old one at once. A run that was killed leaves the journal, which the next one reads.
+Finished clips are first added to a journal; when a run ends, successfully or not, it merges both into one sorted
+manifest that replaces the old one atomically. A run that is killed leaves the journal, which the next run reads.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ from fommctl.media.movie import output_errors
 log = logging.getLogger(__name__)
 MANIFEST, JOURNAL, FAILED = "manifest.jsonl", ".preprocess.jsonl", "failed.jsonl"
 MARKER = ".fommctl-preprocess"
-"""Name of the file that marks and locks a folder of ours."""
+"""Name of the file that marks and locks a folder made by preprocess."""
 Key = tuple[str, str]
 """Identity and name of a clip."""
 _INSIDE = re.compile(r"(train|test)/[^/\\\0]*[^/\\\0.][^/\\\0]*")
 _LONGEST_FILE = 255
-"""Bytes of a path, the folder of the split included."""
+"""Most bytes of a path, including the folder of the split."""
 _FAILURE = {"clip", "split", "source", "message"}
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Bytes and SHA-256 of a file, or of all pictures of a folder in the order of their names."""
+    """Size in bytes and SHA-256 of a file, or of all pictures of a folder in the order of their names."""
 
     bytes: int
     sha256: str
 
 
 def measure(path: Path) -> Measure:
-    """Measure a clip by reading all of it."""
+    """Return the size and hash of a clip, a file or a folder of pictures."""
     digest, size = sha256(), 0
     for file in _files(path):
         with open_regular(file) as opened:
@@ -83,7 +83,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _inside(file: str) -> str:
-    """Return the name of a clip in one of the splits that a file system takes. Raises ValueError for any other."""
+    """Return `file` if it is the path of a clip in one of the splits and valid on file systems. Raises ValueError
+    otherwise."""
     if not _INSIDE.fullmatch(file) or len(os.fsencode(file)) > _LONGEST_FILE:
         raise ValueError("not a clip of this folder")
     return file
@@ -95,29 +96,34 @@ class ManifestEntry(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     file: Annotated[str, AfterValidator(_inside)]
-    """Path `train/ID#clip.mp4`, or that of a folder of pictures, with forward slashes."""
+    """Path relative to the folder, such as `train/ID#clip.mp4`, or `train/ID#clip` for a folder of pictures."""
     dataset: str
     identity: str
+    """Identity in the raw data set; the file name may have a safe version of it."""
     name: str
-    """Name in the raw data set, as `identity`; the file name may be a safe version of both."""
+    """Name in the raw data set; the file name may have a safe version of it."""
     split: Split
     frames: int
     rate: Annotated[str, Field(pattern=r"^\d{1,12}/[1-9]\d{0,11}$")]
     """Nominal frames per second, such as `30000/1001`."""
     source: str | None
-    """Raw file, relative to the raw folder; None for frames that the data set makes."""
+    """Path of the raw file, relative to the raw folder; None for generated frames."""
     start: float | None
+    """Seconds since the first frame of the raw file; None for its start."""
     end: float | None
-    """End in seconds of the raw file, as `start`."""
+    """Seconds since the first frame of the raw file, exclusive; None for its end."""
     box: list[int | float] | None
-    """Box in pixels of the raw picture: left, top, right, bottom."""
+    """Left, top, right and bottom in pixels of the raw picture; None for all of it."""
     bytes: int
+    """Size of the clip."""
     sha256: str
+    """SHA-256 of the clip."""
     source_bytes: int | None
+    """Size of the raw file."""
     state: str
-    """Hash of everything that the clip was made with: where it differs, the clip is made anew."""
+    """Hash of everything that affects the clip; if it differs, the clip is made again."""
     keypoints: str | None = None
-    """SHA-256 of the true keypoints beside the clip; None where it has none. Older manifests lack it."""
+    """SHA-256 of the true keypoints beside the clip; None without keypoints. Older manifests lack it."""
     source_sha256: str | None = None
     """SHA-256 of the raw file, or of the frames of a raw folder. Older manifests lack it."""
 
@@ -129,8 +135,8 @@ class ManifestEntry(BaseModel):
         return {**values, "split": str(values.get("file")).split("/")[0]}
 
     @model_serializer(mode="wrap")
-    def _as_noted(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave lines of earlier versions as they are."""
+    def _without_unknown_hash(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Do not change the lines of earlier versions, which lack the field."""
         values: dict[str, Any] = handler(self)
         return {name: value for name, value in values.items() if name != "source_sha256" or value is not None}
 
@@ -140,19 +146,22 @@ class ManifestEntry(BaseModel):
 
 
 class Manifest:
-    """The manifest of a folder while a run works on it; a context manager that keeps other runs out."""
+    """The manifest of a data set folder for one run; a context manager that locks the folder."""
 
     def __init__(self, folder: Path, dataset: str) -> None:
-        """Read the manifest. Raises UsageError where the folder holds anything but clips of this data set, InputError
-        or OutputError where it cannot be used."""
+        """Read the manifest.
+
+        Raises UsageError if the folder was not made by preprocess or contains another data set, InputError or
+        OutputError if it cannot be used.
+        """
         self.folder = folder
         self.dataset = dataset
         self._journal = Journal(folder / JOURNAL, ManifestEntry)
         self.entries: dict[Key, ManifestEntry] = {}
         self.work = folder
-        """Temporary folder beside the clips for what is not finished."""
+        """Temporary folder for unfinished clips."""
         self._foreign: list[str] = []
-        """Lines of the manifest that other programs have added."""
+        """Lines of the manifest that other programs added."""
         require_own_folder(folder, MARKER, contents="data set made by preprocess", made_earlier=_was_made_here)
         self._read(warn=True)
 
@@ -160,7 +169,7 @@ class Manifest:
         with contextlib.ExitStack() as opened:
             opened.enter_context(exclusive_folder(self.folder, MARKER))
             remove_stale_files(self.folder)
-            # Once more, now that no other run writes.
+            # Read again, as no other run can write from now on.
             self._read(warn=False)
             with output_errors(self.folder):
                 for split in ("train", "test"):
@@ -179,30 +188,30 @@ class Manifest:
             try:
                 self._finish()
             except (OSError, OutputError):
-                # The journal holds the same; the first error is the one to report.
+                # The journal has the same entries, and the first error is the one to report.
                 if error is None:
                     raise
 
     def path(self, entry: ManifestEntry) -> Path:
-        """Return where the clip is."""
+        """Return the path of the clip."""
         return self.folder / entry.file
 
     def holds(self, entry: ManifestEntry, *, rehash: bool) -> bool:
-        """Return whether the clip is as it was written: by its size, with `rehash` by its hash."""
+        """Return whether the clip is unchanged, by its size or with `rehash` by its hash."""
         path = self.path(entry)
         try:
             if rehash:
                 whole = measure(path) == Measure(entry.bytes, entry.sha256)
             else:
                 whole = sum(file.stat().st_size for file in _files(path)) == entry.bytes
-            # The keypoints are a few kilobytes, cheaply read.
-            told = entry.keypoints
-            return whole and (told is None or measure(keypoints_path(path)).sha256 == told)
+            # Keypoints are always hashed: they have a few kilobytes.
+            recorded = entry.keypoints
+            return whole and (recorded is None or measure(keypoints_path(path)).sha256 == recorded)
         except OSError:
             return False
 
     def place(self, made: Path, entry: ManifestEntry) -> None:
-        """Give a finished clip its name, in place of an older one of this key, and note it."""
+        """Move a finished clip to its place, replace an older one of the same key, and add it to the journal."""
         target, old = self.path(entry), self.entries.get(entry.key)
         with output_errors(target):
             _replace(made, target)
@@ -211,12 +220,15 @@ class Manifest:
             self.remove(old, keep=keypoints_path(target))
 
     def move(self, old: ManifestEntry, new: ManifestEntry) -> None:
-        """Rename a clip as it is: its split or its name changed."""
+        """Move a clip whose split or name changed."""
         _replace(self.path(old), self.path(new))
         self._note(new)
 
     def remove(self, entry: ManifestEntry, *, keep: Path | None = None) -> None:
-        """Delete the files of an entry, but for this one: two formats of a clip name their keypoints alike."""
+        """Delete the files of an entry.
+
+        keep: file of keypoints not to delete, as it has the same name for a clip in two formats.
+        """
         path = self.path(entry)
         if path.exists() and (beside := keypoints_path(path)) != keep:
             beside.unlink(missing_ok=True)
@@ -236,32 +248,32 @@ class Manifest:
         for number, line in enumerate(_lines(self.folder / MANIFEST), start=1):
             entry = parse_line(ManifestEntry, line)
             if entry is None:
-                self._pass_over(line, f"{self.folder / MANIFEST}: line {number}", warn=warn)
+                self._skip(line, f"{self.folder / MANIFEST}: line {number}", warn=warn)
             else:
                 found.append(entry)
         for entry in [*found, *self._journal.read()]:
             if entry.dataset != self.dataset:
                 raise UsageError(
-                    f"{self.folder} contains the data set {entry.dataset!r}", "Give every data set its own folder."
+                    f"{self.folder} contains the data set {entry.dataset!r}", "Use a separate folder for each data set."
                 )
             self.entries[entry.key] = entry
 
-    def _pass_over(self, line: str, place: str, *, warn: bool) -> None:
-        """Keep a line that another program has added; leave out one of ours that is damaged."""
+    def _skip(self, line: str, place: str, *, warn: bool) -> None:
+        """Keep a line that another program added; drop a damaged one of preprocess."""
         foreign = _is_foreign(line)
         if foreign:
             self._foreign.append(line)
         if warn and line.strip():
-            log.warning("%s is not a clip of this folder and was %s", place, "kept" if foreign else "left out")
+            log.warning("%s is not a clip of this folder and was %s", place, "kept" if foreign else "dropped")
 
     def _finish(self) -> None:
-        there = sorted((one for one in self.entries.values() if self.path(one).exists()), key=lambda each: each.file)
-        lines = [*(_as_line(entry.model_dump()) for entry in there), *(f"{line}\n" for line in self._foreign)]
+        existing = sorted((one for one in self.entries.values() if self.path(one).exists()), key=lambda each: each.file)
+        lines = [*(_as_line(entry.model_dump()) for entry in existing), *(f"{line}\n" for line in self._foreign)]
         write_text(self.folder / MANIFEST, "".join(lines))
         self._journal.path.unlink(missing_ok=True)
 
     def list_failed(self, failed: Sequence[Mapping[str, Any]]) -> None:
-        """Write the clips that could not be made to `failed.jsonl`, or remove it; a file of others stays."""
+        """Write the failed clips to `failed.jsonl`, or delete it if there are none; another program's file is kept."""
         path = self.folder / FAILED
         if path.exists() and not all(_is_failure(line) for line in _lines(path)):
             log.warning("%s is not from preprocess and was not written", path)
@@ -272,8 +284,10 @@ class Manifest:
 
 
 def _was_made_here(folder: Path) -> bool:
-    """Return whether an earlier version made this folder: its manifest has a line of ours, or it is empty beside both
-    splits."""
+    """Return whether an earlier version of preprocess, which left no marker, made this folder.
+
+    Its manifest then has a line of preprocess, or is empty, next to both splits.
+    """
     if (folder / JOURNAL).is_file():
         return True
     lines = [line for line in _lines(folder / MANIFEST) if line.strip()]
@@ -287,7 +301,7 @@ def _is_like_ours(line: str) -> bool:
 
 
 def _is_foreign(line: str) -> bool:
-    """Return whether another program wrote this line: readers of the manifest take any JSON object."""
+    """Return whether another program wrote this line, as readers of the manifest accept any JSON object."""
     try:
         return isinstance(parse_json(line), dict) and not _is_like_ours(line)
     except ValueError:
@@ -303,11 +317,12 @@ def _is_failure(line: str) -> bool:
 
 
 def _replace(clip: Path, target: Path) -> None:
-    """Move a clip with what is beside it; the clip last, for its presence means that all is there. Raises OSError;
-    then the old clip is in its place."""
+    """Move a clip with its keypoints; the clip last, as its existence means that it is complete.
+
+    Raises OSError; then the old clip and keypoints are unchanged.
+    """
     folder = clip.is_dir()
     keypoints, beside = (keypoints_path(path, folder=folder) for path in (clip, target))
-    # A few kilobytes.
     old = read_regular(beside) if beside.exists() else None
     try:
         if keypoints.exists():
@@ -325,7 +340,7 @@ def _replace(clip: Path, target: Path) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Read the lines of a file; none where there is no file. Raises InputError where it cannot be read."""
+    """Return the lines of a file; none if it does not exist. Raises InputError if it cannot be read."""
     try:
         return read_regular(path).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):

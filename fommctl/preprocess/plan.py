@@ -1,4 +1,4 @@
-"""From the clips that a data set adapter lists to the files that have to be written."""
+"""Plans the files to write from the clips that a data set adapter lists."""
 
 from __future__ import annotations
 
@@ -23,30 +23,28 @@ from fommctl.files import comparable_name, not_there, safe_file_name
 from fommctl.preprocess.clip import ClipOptions
 
 log = logging.getLogger(__name__)
-
-
 _STATE_VERSION = 1
-"""Version of the procedure: where it is raised, all clips are made anew."""
+"""Version of the procedure; raising it makes the next run replace all clips."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
-    """One clip of the raw data set and where it goes."""
+    """One clip of the raw data set, with its place in the output."""
 
     record: ClipRecord
     name: str
     """Name of the clip, unique within its identity."""
     split: Split
     stem: str
-    """File name without ending, `ID#clip`, safe on every system."""
+    """File name without suffix, `ID#clip`, valid on every file system."""
     source: str | None
-    """Path of the raw file relative to the raw folder, with forward slashes."""
+    """Path of the raw file relative to the raw folder, with `/`; None for generated frames."""
     source_bytes: int | None
-    """Size of the raw file; None where it is missing and for frames that the data set makes."""
+    """Size of the raw file; None if it is missing, and for generated frames."""
     state: str
-    """Hash of everything that the clip is made with."""
+    """Hash of everything that affects the clip."""
     problem: str | None
-    """Reason why it cannot be made."""
+    """Reason why the clip cannot be made, or None."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -54,11 +52,10 @@ class Planned:
 
 
 def read_records(spec: DatasetSpec, owner: str, root: Path | None) -> list[ClipRecord]:
-    """List the clips of the adapter, in its order.
+    """Return the clips that the adapter lists, in its order.
 
-    root: the raw folder; None for data sets that make their frames themselves. Errors say where the data is
-    available. Raises InputError where there is no clip, UsageError where a raw folder is needed, and what the
-    adapter raises.
+    owner: name of the adapter's plugin, for messages.  root: the raw folder, or None for generated frames.
+    Raises InputError if there are no clips, UsageError if a raw folder is needed, FommctlError if the adapter fails.
     """
     note = f"About the data: {spec.licence}"
     if root is None:
@@ -96,32 +93,31 @@ def _records(spec: DatasetSpec, owner: str, root: Path) -> list[ClipRecord]:
     for record in records:
         if not isinstance(record, ClipRecord):
             raise FommctlError(
-                f"the data set {spec.name!r} of {owner} gave {type(record).__name__}, not a ClipRecord",
+                f"the data set {spec.name!r} of {owner} yielded {type(record).__name__}, not ClipRecord",
                 "Tell the authors of the plugin: 'fommctl plugins check' shows it.",
             )
     return records
 
 
 def assign_splits(records: Sequence[ClipRecord], test_fraction: float, seed: int) -> dict[str, Split]:
-    """Assign each identity a split: the data set's, else by the rule of `split_of` among those it leaves open.
+    """Return a split for each identity: the data set's if it has one, else by `split_of`.
 
-    As in training, identities that have only pictures are split separately, so that neither split is left without
-    moving clips.
+    As in training, identities with only pictures are split separately from the others, so that both splits get videos.
     """
     given: dict[str, Split] = {}
     identities: set[str] = set()
     divided: set[str] = set()
     for record in records:
         identities.add(record.identity)
-        told = record.split
-        if told is not None and told in get_args(Split) and given.setdefault(record.identity, told) != told:
+        split = record.split
+        if split is not None and split in get_args(Split) and given.setdefault(record.identity, split) != split:
             divided.add(record.identity)
     for identity in sorted(divided):
         log.warning("the data set lists %s in both train and test; all its clips go to train", identity)
         given[identity] = "train"
-    open_ones = identities - given.keys()
-    moving = open_ones & {record.identity for record in records if not _is_picture(record)}
-    test = split_of(moving, test_fraction, seed) | split_of(open_ones - moving, test_fraction, seed)
+    unassigned = identities - given.keys()
+    moving = unassigned & {record.identity for record in records if not _is_picture(record)}
+    test = split_of(moving, test_fraction, seed) | split_of(unassigned - moving, test_fraction, seed)
     return {identity: given.get(identity) or ("test" if identity in test else "train") for identity in identities}
 
 
@@ -133,7 +129,7 @@ def _is_picture(record: ClipRecord) -> bool:
 def plan(
     records: Sequence[ClipRecord], root: Path | None, options: ClipOptions, splits: Mapping[str, Split]
 ) -> list[Planned]:
-    """Plan where every clip goes, and which cannot be made."""
+    """Plan the file of each clip, and find clips that cannot be made."""
     names = _unique(records)
     identities = safe_names(splits)
     clips: dict[str, list[str]] = {}
@@ -160,7 +156,7 @@ def plan(
 
 
 def _unique(records: Sequence[ClipRecord]) -> list[str]:
-    """Name the clips; a name that its identity has twice gets a number."""
+    """Return a name for each clip; names that an identity has twice get a number."""
     taken = {(record.identity, record.name) for record in records}
     seen: set[tuple[str, str]] = set()
     names = []
@@ -178,14 +174,14 @@ def _unique(records: Sequence[ClipRecord]) -> list[str]:
 def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | None, str | None]:
     """Return (path relative to the raw folder, bytes, problem) of the raw file."""
     if record.split not in (None, *get_args(Split)):
-        return None, None, f"the data set puts it in {record.split!r}, which is neither train nor test"
+        return None, None, f"its split in the data set is {record.split!r}, neither train nor test"
     if (record.path is None) == (record.frames is None):
-        both = "a file and frames" if record.path is not None else "no file and no frames"
-        return None, None, f"the data set gives it {both}"
+        both = "both a file and frames" if record.path is not None else "neither a file nor frames"
+        return None, None, f"its record has {both}"
     if record.path is None:
         return None, None, None
     if root is None:
-        return None, None, "it has a file, but no raw folder was named"
+        return None, None, "it has a file, but no raw folder was given"
     try:
         return _inside(record.path, root)
     except (OSError, ValueError) as error:
@@ -194,10 +190,10 @@ def _source(record: ClipRecord, root: Path | None) -> tuple[str | None, int | No
 
 def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]:
     named = Path(os.path.abspath(path if path.is_absolute() or path.is_relative_to(root) else root / path))
-    # Links may lead anywhere: raw data may lie on several disks. Paths in the data set may not.
+    # Links may lead outside, as raw data may be spread over disks; paths in the data set may not.
     base = next((base for base in (os.path.abspath(root), os.path.realpath(root)) if named.is_relative_to(base)), None)
     if base is None:
-        return None, None, f"its file lies outside the raw folder: {path}"
+        return None, None, f"its file is outside the raw folder: {path}"
     source = named.relative_to(base).as_posix()
     if not named.exists():
         return source, None, f"the raw file is missing: {source}"
@@ -208,18 +204,17 @@ def _inside(path: Path, root: Path) -> tuple[str | None, int | None, str | None]
 
 def _state(record: ClipRecord, source: str | None, options: ClipOptions) -> str:
     frame = None if record.box_frame is None else [int(side) for side in record.box_frame]
-    told = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
-    # Nothing is added for clips without keypoints: their hashes stay the same as before.
-    told += ["keypoints"] if record.keypoints is not None else []
-    made = asdict(options)
+    values = [source, _plain(record.start), _plain(record.end), box_numbers(record), frame, _plain(record.rate)]
+    # Keypoints and deinterlacing count only where they are used, so that hashes of earlier versions stay valid.
+    values += ["keypoints"] if record.keypoints is not None else []
+    chosen = asdict(options)
     if options.deinterlace == "auto":
-        # Clips of earlier versions, nearly all of which are the same, are kept.
-        del made["deinterlace"]
-    return sha256(json.dumps([_STATE_VERSION, told, made]).encode()).hexdigest()[:16]
+        del chosen["deinterlace"]
+    return sha256(json.dumps([_STATE_VERSION, values, chosen]).encode()).hexdigest()[:16]
 
 
 def box_numbers(record: ClipRecord) -> list[float] | None:
-    """Return left, top, right and bottom."""
+    """Return left, top, right and bottom of the record's box; None without a box."""
     box = record.box
     return None if box is None else [float(side) for side in box.sides]
 
@@ -229,17 +224,17 @@ def _plain(value: object) -> str | None:
 
 
 LONGEST = 100
-"""Bytes of one part of a name in UTF-8: two parts, `#`, a suffix and what a temporary name adds fit in 255."""
+"""Most UTF-8 bytes of one part of a name: two parts, `#`, a suffix and a temporary name's additions fit in 255."""
 _HASH_LENGTH = 8
 
 
 def safe_names(texts: Iterable[str], *, keep: str = "") -> Mapping[str, str]:
-    """Return a part of a file name for each text: the text itself where it is safe, else a similar one with a hash.
+    """Return a part of a file name for each text: the text itself if it is safe, else a similar name with a hash.
 
-    The results differ from each other also where case does not count and after Unicode normalisation; none begins or
-    ends with a dot or a space, is empty or is longer than LONGEST bytes. They depend on the set of texts alone.
+    The names differ even on file systems that ignore case or normalise Unicode; none is empty, begins or ends with a
+    dot or a space, or exceeds LONGEST bytes. They depend only on the set of texts.
 
-    keep: `#` for the part behind the identity, where published names have it too (`person#video#start#end`).
+    keep: `#` to allow it, as in published names after the identity (`person#video#start#end`).
     """
     forbidden = "" if keep else "#"
     wanted = {text: safe_file_name(text, forbidden=forbidden, longest=LONGEST) for text in set(texts)}

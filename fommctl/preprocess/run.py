@@ -1,4 +1,4 @@
-"""Bring a raw data set into the training layout, `train/ID#clip.mp4` and `test/...`, with a manifest."""
+"""Converts a raw data set to the training layout, `train/ID#clip.mp4` and `test/...`, with a manifest."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["PreprocessConfig", "PreprocessResult", "run"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
-"""report(clips done, clips in all)."""
+"""report(clips done, total clips)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """Totals of one split after the run, over the clips that this run was about."""
+    """Totals of one split, over the clips that the run covered."""
 
     clips: int
     identities: int
@@ -42,13 +42,14 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreprocessResult:
-    """The clips that were made; `to_json` is the command's --json."""
+    """The result of one run."""
 
     dataset: str
     output: Path
     written: int
+    """Number of clips that were written."""
     kept: int
-    """Clips that were there already."""
+    """Number of clips that were up to date."""
     failed: tuple[Mapping[str, Any], ...]
     """`clip`, `split`, `source` and `message` of each clip that could not be made."""
     splits: Mapping[Split, Totals]
@@ -69,10 +70,10 @@ class PreprocessResult:
 
 
 def run(config: PreprocessConfig, host: Host, report: Progress | None = None) -> PreprocessResult:
-    """Write the clips of a raw data set; clips that exist as requested are kept.
+    """Write the clips of a raw data set; clips that are up to date are kept.
 
-    Raises UsageError, InputError (also where not a single clip could be made) or OutputError; what was finished by
-    then stays, and no clip is half-written. Clips that cannot be made are in the result, not raised.
+    Clips that cannot be made are listed in the result. Raises UsageError, InputError (also if no clip at all could be
+    made) or OutputError; finished clips stay, and none is half-written.
     """
     config = config.sized(host)
     spec = host.find("dataset", config.dataset)
@@ -108,9 +109,9 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def _rename_moved(manifest: Manifest, planned: Sequence[Planned], splits: Mapping[str, Split]) -> None:
-    """Rename clips of an earlier run to their present names: splits and names depend on all clips together.
+    """Rename clips of an earlier run, as splits and names depend on the set of all clips.
 
-    Also of clips that the raw folder does not have any more, so that no identity is ever in both splits.
+    This includes clips that the raw folder no longer has, so that no identity is ever in both splits.
     """
     stems = {each.key: each.stem for each in planned}
     for entry in list(manifest.entries.values()):
@@ -124,7 +125,7 @@ def _rename_moved(manifest: Manifest, planned: Sequence[Planned], splits: Mappin
         if wanted.file == entry.file:
             continue
         if manifest.path(wanted).exists():
-            # Another clip's place, which that clip leaves or takes over later in this run: then this one is made anew.
+            # Another clip has this name, at least until it is moved itself: this one is made again.
             manifest.remove(entry)
             del manifest.entries[entry.key]
         else:
@@ -143,8 +144,8 @@ class _Run:
         self.written = 0
 
     def all(self, report: Progress | None) -> PreprocessResult:
-        """Make what is missing and sum up."""
-        todo = [each for each in self.planned if not self._is_there(each)]
+        """Make the clips that are not up to date."""
+        todo = [each for each in self.planned if not self._is_current(each)]
         done = kept = len(self.planned) - len(todo)
         for each in todo:
             if each.problem is not None:
@@ -167,8 +168,8 @@ class _Run:
             warnings=tuple(self.warnings),
         )
 
-    def _is_there(self, each: Planned) -> bool:
-        """Return whether the clip is as this run would make it. A missing raw file is no reason to lose the clip."""
+    def _is_current(self, each: Planned) -> bool:
+        """Return whether the clip is as this run would make it; if the raw file is missing, an existing clip counts."""
         entry = self.manifest.entries.get(each.key)
         return (
             entry is not None
@@ -179,8 +180,7 @@ class _Run:
         )
 
     def _source_changed(self, each: Planned, entry: ManifestEntry) -> bool:
-        """Return whether the content of the raw file is another than when the clip was made; earlier versions did not
-        note it."""
+        """Return whether the raw file's content has changed since the clip was made; False if it was not recorded."""
         if entry.source_sha256 is None or each.source_bytes is None or each.record.path is None:
             return False
         return source_hash(each.record.path) != entry.source_sha256
@@ -249,11 +249,12 @@ class _Run:
 
     def _totals(self, split: Split) -> Totals:
         own = [each for each in self.planned if each.split == split]
-        there = [self.manifest.entries[each.key] for each in own if each.key not in self.failed]
+        entries = [self.manifest.entries[each.key] for each in own if each.key not in self.failed]
+        seconds = sum((entry.frames / Fraction(entry.rate) for entry in entries), Fraction(0))
         return Totals(
-            clips=len(there),
-            identities=len({entry.identity for entry in there}),
-            frames=sum(entry.frames for entry in there),
-            hours=round(float(sum((entry.frames / Fraction(entry.rate) for entry in there), Fraction(0))) / 3600, 6),
+            clips=len(entries),
+            identities=len({entry.identity for entry in entries}),
+            frames=sum(entry.frames for entry in entries),
+            hours=round(float(seconds) / 3600, 6),
             failed=sum(each.key in self.failed for each in own),
         )

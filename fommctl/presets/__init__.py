@@ -1,1 +1,1 @@
-"""Named configurations: their schema, reading and checking them."""
+"""Named configurations: their schema, and how they are read, merged and validated."""

@@ -1,6 +1,6 @@
-"""Configuration as plain data: YAML read safely with its lines, layers merged by precedence, all problems told at once.
+"""Configuration as plain data: reads YAML safely with line numbers, and merges layers by precedence.
 
-PyYAML is imported when first needed: the command line's help works without it.
+PyYAML is imported when first needed, so that --help does not load it.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 1_000_000
-"""A configuration file is a few kilobytes; far larger ones are mistakes or attacks."""
+"""Largest configuration file; real ones have a few kilobytes."""
 MAX_VALUES = 50_000
-"""Values in a file once its aliases are expanded."""
+"""Most values in a file after its aliases are expanded."""
 
 Keys = tuple[str | int, ...]
-"""Place of a value: ("train_params", "scales", 1)."""
+"""Path of a value, such as ("train_params", "scales", 1)."""
 
-# YAML 1.2 floats that PyYAML, which reads YAML 1.1, takes for text: 1e-4, 2E3.
+# YAML 1.2 floats that PyYAML, which implements YAML 1.1, reads as text: 1e-4, 2E3.
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _LONGEST_NUMBER = 400
-"""Characters; reading takes the square of them where a number is written in sixties."""
+"""Most characters of a number: base-60 numbers of YAML 1.1 take quadratic time to parse."""
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that `name` was probably meant to be, or None."""
+    """Return the candidate most similar to `name`, ignoring case; None if none is similar."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)`, or nothing where no candidate is near."""
+    """Return ` (did you mean 'x'?)` for the most similar candidate; empty if none is similar."""
     match = nearest(name, candidates)
     return f" (did you mean '{match}'?)" if match else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Plain data and where it was written: a file, or one option."""
+    """Plain data from one place, a file or an option, with the origin of each value."""
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[Keys, str] = field(default_factory=dict)
-    """`file.yaml:12` or `--set a.b=c` by path; a part that is not listed was written where the part around it was."""
+    """Origins by path: `file.yaml:12` or `--set a.b=c`; a path that is not listed has the origin of its parent."""
 
     def holds(self, path: Keys) -> bool:
         """Return whether there is a value at `path`."""
@@ -67,7 +67,7 @@ class Layer:
 
 
 def merge(layers: Iterable[Layer]) -> dict[str, Any]:
-    """Lay the data of the layers over each other, later ones winning: preset, file, `--set`, options.
+    """Return the merged data of the layers, where later layers win.
 
     Mappings are merged key by key, everything else is replaced.
     """
@@ -86,7 +86,7 @@ def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
 
 
 def origin(layers: Sequence[Layer], path: Keys) -> str:
-    """Return where the value at `path` of merged layers was written; empty where that is not known."""
+    """Return the origin of the value at `path` of merged layers; empty if it is unknown."""
     for layer in reversed(layers):
         known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in layer.origins), None)
         if known is not None and layer.holds(path):
@@ -94,18 +94,18 @@ def origin(layers: Sequence[Layer], path: Keys) -> str:
     return ""
 
 
-def single_value(dotted: str, value: Any, written: str) -> Layer:
-    """Return the layer of one value at `a.b.c`, with where it was written."""
+def single_value(dotted: str, value: Any, where: str) -> Layer:
+    """Return a layer with one value at the path `dotted`, such as `train_params.batch_size`.  where: its origin."""
     keys = tuple(dotted.split("."))
     for key in reversed(keys):
         value = {key: value}
-    return Layer(value, {keys: written})
+    return Layer(value, {keys: where})
 
 
 def parse_sets(sets: Sequence[str]) -> list[Layer]:
-    """Return a layer for each `--set a.b=value`, the value read as YAML.
+    """Return a layer for each `--set` text `a.b=value`, whose value is YAML.
 
-    Raises UsageError where one has no key or its value is not YAML.
+    Raises UsageError if one has no key or its value is not valid.
     """
     layers = []
     for text in sets:
@@ -120,7 +120,8 @@ def parse_sets(sets: Sequence[str]) -> list[Layer]:
 def load_yaml(path: Path) -> Layer:
     """Return the mapping in a YAML file.
 
-    Raises UsageError where there is no such file, it is no YAML mapping of plain data, or is unreasonably large.
+    Raises UsageError if the file cannot be read, is not a YAML mapping of plain data, or exceeds MAX_BYTES or
+    MAX_VALUES.
     """
     hint = "Give the path of a preset's YAML file, or a name from 'fommctl presets list'."
     if not path.is_file():
@@ -139,8 +140,10 @@ def load_yaml(path: Path) -> Layer:
 
 
 def parse_yaml(content: str | bytes, name: str) -> Layer:
-    """Return the mapping in YAML text; `name` stands before the line number in messages. Raises UsageError as
-    load_yaml."""
+    """Return the mapping in YAML text.  name: shown before the line number in messages.
+
+    Raises UsageError if the text is not a YAML mapping of plain data, or exceeds MAX_VALUES.
+    """
     data, origins = _parse(content, name, lines=True)
     if data is None:
         raise UsageError(f"{name} is empty", "See 'fommctl presets show smoke' for a complete example.")
@@ -153,15 +156,15 @@ def parse_yaml(content: str | bytes, name: str) -> Layer:
 
 
 def read_yaml(content: str | bytes, name: str) -> tuple[Any, dict[Keys, str]]:
-    """Return the plain data in YAML text, whatever it is, and where each part of it was written: `name:12` by path.
+    """Return the plain data of any type in YAML text, and the origins of its parts by path, such as `name:12`.
 
-    Raises UsageError where it is no YAML or holds tags; MAX_VALUES bounds what its aliases make of it.
+    Raises UsageError if the text is not valid YAML, has tags, or exceeds MAX_VALUES after its aliases are expanded.
     """
     return _parse(content, name, lines=True)
 
 
 def describe(value: Any) -> str:
-    """Return a value of a configuration as a message shows it: `the text 'ten'`, `a list`, `nothing`."""
+    """Return how messages describe a value of a configuration: `the text 'ten'`, `a list`, `nothing`."""
     if value is None:
         return "nothing"
     if isinstance(value, (dict, list, tuple)):
@@ -172,7 +175,7 @@ def describe(value: Any) -> str:
 
 
 def problems_error(problems: Sequence[str], hint: str) -> UsageError:
-    """Return one error for all problems of a configuration, a line each where there are several."""
+    """Return one error for all problems of a configuration, one per line."""
     if len(problems) == 1:
         return UsageError(problems[0], hint)
     return UsageError("\n  ".join([f"{len(problems)} problems in the configuration:", *problems]), hint)
@@ -199,13 +202,11 @@ def _parse(content: str | bytes, name: str, *, lines: bool) -> tuple[Any, dict[K
     return data, reader.origins
 
 
-_CHECK_HINT = (
-    "It has to be plain YAML data: text, numbers, lists and mappings; tags are refused and nothing in them runs."
-)
+_CHECK_HINT = "Use plain YAML data only: text, numbers, lists and mappings, without tags."
 
 
 class _Reader:
-    """Turns YAML nodes into plain data, notes lines and collects problems; constructs no other objects."""
+    """Converts YAML nodes to plain data only; records origins and collects problems."""
 
     def __init__(self, name: str, lines: bool) -> None:
         from yaml.constructor import SafeConstructor
@@ -220,7 +221,7 @@ class _Reader:
         return f"{self.name}:{node.start_mark.line + 1}" if self.lines and node.start_mark else self.name
 
     def count(self, most: int = MAX_VALUES) -> None:
-        """Count one more value. Raises UsageError where it is one too many."""
+        """Count one more value. Raises UsageError if there are more than `most`."""
         self.values += 1
         if self.values > most:
             raise UsageError(f"{self.name}: more than {MAX_VALUES:,} values, or an alias inside itself", _CHECK_HINT)
@@ -263,7 +264,7 @@ class _Reader:
                 shown = f"'{key}'" if isinstance(key, str) else "a collection"
                 self.problems.append(f"{self.where(key_node)}: keys must be plain text, not {shown}")
             elif key in seen:
-                self.problems.append(f"{self.where(key_node)}: the key '{key}' is given twice")
+                self.problems.append(f"{self.where(key_node)}: duplicate key '{key}'")
             else:
                 seen.add(key)
                 self.origins.setdefault((*path, key), self.where(key_node))
@@ -271,7 +272,7 @@ class _Reader:
 
 
 def _loader(reader: _Reader) -> type[yaml.SafeLoader]:
-    """Return PyYAML's loader, which stops at more nodes than there may be values and keys: it reads ten thousand a
+    """Return a loader that stops after 2 * MAX_VALUES nodes (values and keys), as PyYAML reads only ten thousand per
     second."""
     import yaml
 
@@ -285,7 +286,8 @@ def _loader(reader: _Reader) -> type[yaml.SafeLoader]:
 
 
 def dump_yaml(data: Mapping[str, Any]) -> str:
-    """Return YAML text that parse_yaml reads back as equal data; lists in one line, mappings in blocks, order kept."""
+    """Return YAML text that `parse_yaml` reads back as equal data: mappings in blocks in their order, lists in one
+    line."""
     import yaml
 
     return yaml.dump(dict(data), Dumper=_dumper(), sort_keys=False, width=120, allow_unicode=True)
@@ -310,6 +312,6 @@ def _dumper() -> type[yaml.SafeDumper]:
 
 
 def check_seed(seed: int) -> None:
-    """Raise UsageError unless every library takes it: a whole number from 0, below 2**63."""
+    """Raise UsageError unless the seed is an integer in [0, 2**63), which every library accepts."""
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"the seed is {seed!r}", "Give a whole number from 0, below 2**63.")
+        raise UsageError(f"invalid seed {seed!r}", "Give a whole number from 0 to 2**63 - 1.")

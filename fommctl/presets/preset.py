@@ -36,16 +36,16 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def presets_root() -> Path:
-    """Return the folder of the shipped presets: inside the package in a wheel, beside it in a source tree."""
+    """Return the folder of the shipped presets: inside the package if installed from a wheel, else next to it."""
     package = Path(__file__).parents[1]
     packed = package / "_presets"
     return packed if packed.is_dir() else package.parent / "presets"
 
 
 def preset_specs(host: Host) -> dict[str, PresetSpec]:
-    """Return every named preset, shipped or of a plugin, by name.
+    """Return all named presets, shipped ones and those of plugins, by name.
 
-    `vox` is an alias of `vox-256`. Raises UsageError where a plugin's preset has the name of a shipped one.
+    `NAME` is an alias of a shipped `NAME-256`. Raises UsageError if a plugin's preset has the name of a shipped one.
     """
     specs = {}
     for path in sorted(presets_root().glob("*.yaml")):
@@ -64,12 +64,12 @@ def preset_specs(host: Host) -> dict[str, PresetSpec]:
 
 
 def preset_names(host: Host) -> tuple[str, ...]:
-    """Return names of all presets, without aliases, in alphabetical order."""
+    """Return the names of all presets, without aliases, in alphabetical order."""
     return tuple(sorted(preset_specs(host)))
 
 
 def find_preset(name: str, host: Host) -> PresetSpec:
-    """Return the preset of this name or alias. Raises UsageError for an unknown one, with the nearest name."""
+    """Return the preset of this name or alias. Raises UsageError, with the nearest name, if there is none."""
     specs = preset_specs(host)
     by_alias = {alias: spec for spec in specs.values() for alias in spec.aliases}
     spec = specs.get(name) or by_alias.get(name)
@@ -84,7 +84,10 @@ def find_preset(name: str, host: Host) -> PresetSpec:
 
 
 def locate_preset(name_or_path: str, host: Host) -> tuple[str, Path]:
-    """Return the name and the file of a preset by name, alias or path. Raises UsageError for an unknown name."""
+    """Return the name and file of a preset that is given by name, alias or path; a file may not exist.
+
+    Raises UsageError for an unknown name.
+    """
     path = Path(os.path.expanduser(name_or_path))
     if path.suffix.lower() in _SUFFIXES or len(path.parts) > 1:
         return path.stem, path
@@ -97,26 +100,32 @@ def load_preset(
 ) -> Preset:
     """Load a preset by name, alias or path, with overrides.
 
-    A file given by path may leave out sections, and with `extends: NAME` changes a named preset.
+    A file may leave out sections, and with `extends: NAME` it changes a named preset.
     sets: `KEY=VALUE` texts.  options: values of command-line options by dotted key; None counts as not given.
-    Raises UsageError with every problem that was found, each with its file and line.
+    Raises UsageError with all problems, each with its file and line.
     """
     name, path = locate_preset(name_or_path, host)
     return resolve(load_yaml(path), host, name=name, sets=sets, options=options)
 
 
 def preset_from_text(text: str, host: Host, *, source: str, sets: Sequence[str] = ()) -> Preset:
-    """Return a preset from YAML text, such as a checkpoint's metadata; `source` names it in messages."""
+    """Return a preset from YAML text, such as a checkpoint's metadata.
+
+    source: name of the text in messages.  sets: `KEY=VALUE` overrides.  Raises UsageError with all problems.
+    """
     return resolve(parse_yaml(text, source), host, name=source, sets=sets)
 
 
 def preset_from_data(data: Mapping[str, Any], host: Host, *, source: str, sets: Sequence[str] = ()) -> Preset:
-    """Return a preset from plain data, such as an architecture read off a checkpoint; `source` names it in messages."""
+    """Return a preset from plain data, such as an architecture derived from a checkpoint.
+
+    source: name of the data in messages.  sets: `KEY=VALUE` overrides.  Raises UsageError with all problems.
+    """
     return resolve(Layer(dict(data), {(): source}), host, name=source, sets=sets)
 
 
 def with_usual_defaults(preset: Preset, host: Host) -> Preset:
-    """Give a preset that was stored without defaults of `animate` those of the named preset that it came from."""
+    """Return the preset with the named preset's current defaults of `animate`, if it was stored without any."""
     found = preset_specs(host).get(preset.name)
     pairs = preset.pairs()
     if found is None or pairs.defaults is not None:
@@ -124,7 +133,7 @@ def with_usual_defaults(preset: Preset, host: Host) -> Preset:
     try:
         usual = load_preset(found.name, host).pairs().defaults
     except UsageError:
-        # What is wrong with a preset is told where it is asked for.
+        # A broken named preset is reported to those who use it.
         return preset
     if usual is None:
         return preset
@@ -135,7 +144,10 @@ def with_usual_defaults(preset: Preset, host: Host) -> Preset:
 def resolve(
     layer: Layer, host: Host, *, name: str, sets: Sequence[str] = (), options: Mapping[str, Any] | None = None
 ) -> Preset:
-    """Lay the overrides over `layer`, check all and build the preset: the one place that knows the precedence."""
+    """Apply the overrides to `layer`, validate the result and build the preset; only here is the precedence defined.
+
+    name, sets, options: as for `load_preset`.  Raises UsageError with all problems.
+    """
     from fommctl.presets.sections import check, preset_schema
 
     given = {dotted: value for dotted, value in (options or {}).items() if value is not None}
@@ -158,7 +170,10 @@ def resolve(
 
 
 def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, problems: list[str]) -> BackendSpec | None:
-    """Return the backend that the configuration names, or else the one that most surely recognises its keys."""
+    """Return the backend that the configuration names, else the one that recognises its keys with most certainty.
+
+    problems: receives a message if there is none, or several.
+    """
     name = merged.get("backend")
     if isinstance(name, str):
         if name in host.backends:
@@ -172,8 +187,10 @@ def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, pro
         if params is not None:
             problems.append(f"{origin(layers, ('model_params',))}: 'model_params' should be a mapping")
         return None
-    sure = {each: float(host.ask("backend", each, "recognises", deepcopy(params), default=0)) for each in host.backends}
-    found = [host.backends[each] for each in sure if 0 < sure[each] == max(sure.values())]
+    certainty = {
+        each: float(host.ask("backend", each, "recognises", deepcopy(params), default=0)) for each in host.backends
+    }
+    found = [host.backends[each] for each in certainty if 0 < certainty[each] == max(certainty.values())]
     if len(found) == 1:
         return found[0]
     if name is not None:
@@ -184,7 +201,7 @@ def _backend(merged: Mapping[str, Any], layers: Sequence[Layer], host: Host, pro
 
 
 def _with_current_names(layer: Layer) -> Layer:
-    """Rename `image_shape`, as older published files have it, to `frame_shape`."""
+    """Rename `image_shape`, the name in older published files, to `frame_shape`."""
     params = layer.data.get("dataset_params")
     if not isinstance(params, dict) or "image_shape" not in params or "frame_shape" in params:
         return layer
@@ -195,8 +212,7 @@ def _with_current_names(layer: Layer) -> Layer:
 
 
 def summary_of(spec: PresetSpec) -> str:
-    """Return what a preset says of itself: by its plugin, else in its file; what is wrong where the file cannot be
-    read."""
+    """Return a preset's summary from its spec, else from its file, or why the file cannot be read."""
     if spec.summary:
         return spec.summary
     try:

@@ -1,9 +1,8 @@
-"""The schema of presets, section by section, and what is wrong with a configuration in a user's words.
+"""The schema of presets, section by section, and messages about invalid configurations.
 
-`model_params` alone, and sections that no other model has, belong to the backend.
-
-Names, meanings and defaults are those of the published configurations of FOMM (Siarohin et al. 2019) unless said
-otherwise. Types are strict: text is no number, a number no boolean.
+The schema of `model_params`, and of any sections of its own, comes from the backend. Names, meanings and defaults are
+those of the published configurations of FOMM (Siarohin et al. 2019), except for fields marked "Ours". Types are strict:
+a number in quotes is not accepted as a number, nor a number as a boolean.
 """
 
 from __future__ import annotations
@@ -47,14 +46,17 @@ def _symmetric(value: Any) -> Any:
 
 
 class FlipParams(Section):
-    """Mirror images and time reversals that a training pair may get."""
+    """A random flip of a training pair: in time with a probability of 1/2, else horizontally with 1/2."""
 
     horizontal_flip: bool = False
+    """Whether both frames may be mirrored."""
     time_flip: bool = False
+    """Whether source and driving frame may be exchanged."""
 
 
 class JitterParams(Section):
-    """Half-widths of the random factors around 1; hue is an offset, in turns of the colour circle."""
+    """Random changes of colour: factors are drawn from [1 - x, 1 + x]; hue is an offset in [-x, x], where 1 is the full
+    colour circle."""
 
     brightness: Weight = 0.0
     contrast: Weight = 0.0
@@ -63,7 +65,7 @@ class JitterParams(Section):
 
 
 class CropParams(Section):
-    """A random part of the frame."""
+    """A random crop."""
 
     size: Annotated[tuple[Positive, Positive], Strict(False), BeforeValidator(_pair)]
     """(H, W) in pixels; one number means a square."""
@@ -78,23 +80,23 @@ class ResizeParams(Section):
 
 
 class RotationParams(Section):
-    """A random rotation, in degrees."""
+    """A random rotation."""
 
     degrees: Annotated[Pair, BeforeValidator(_symmetric)]
-    """Smallest and largest angle; one number means from its negative to itself."""
+    """Smallest and largest angle; one number x means (-x, x)."""
 
 
 class FramingChange(Section):
-    """Ours: another framing of both frames of a pair; what lies outside repeats the border."""
+    """Ours: a random scale and shift of both frames of a pair; pixels outside the frame repeat its border."""
 
     scale: Pair = (1.0, 1.0)
-    """Smallest and largest factor; the drawn one is uniform in its logarithm."""
+    """Smallest and largest factor, drawn log-uniformly."""
     shift: Weight = 0.0
-    """Largest shift either way, in sides of the frame."""
+    """Largest shift in each direction, in sides of the frame."""
 
 
 class AugmentationParams(Section):
-    """Random changes to both frames of a training pair; a missing one is not done."""
+    """Random changes to both frames of a training pair; None leaves a change out."""
 
     flip_param: FlipParams | None = None
     jitter_param: JitterParams | None = None
@@ -105,7 +107,7 @@ class AugmentationParams(Section):
 
 
 class StillParams(Section):
-    """Ours: training pairs made of single pictures, by two mild warps of the same one."""
+    """Ours: training pairs of single pictures, each warped mildly in two ways."""
 
     fraction: Annotated[float, Field(ge=0, le=1)]
     """Share of the pairs."""
@@ -115,30 +117,31 @@ class StillParams(Section):
 
 
 class RigidParams(Section):
-    """Ours: training pairs whose driving frame is turned, scaled and shifted against the source."""
+    """Ours: training pairs whose driving frame is rotated, scaled and shifted relative to the source."""
 
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Share of the pairs of clips."""
+    """Share of the pairs from clips."""
     degrees: Annotated[Pair, BeforeValidator(_symmetric)] = (-12.0, 12.0)
+    """Smallest and largest angle; one number x means (-x, x)."""
     scale: Pair = (0.9, 1.1)
+    """Smallest and largest factor."""
     shift: Weight = 0.06
-    """Largest shift either way, in sides of the frame."""
+    """Largest shift in each direction, in sides of the frame."""
 
 
 class ExpressionParams(Section):
-    """Ours: training pairs chosen for what landmarks do: eyes open and closed, a head turned and not.
+    """Ours: training pairs that differ in expression or pose, by landmarks: eyes open and closed, a turned head.
 
-    The landmarks are those of the detector of `train_params.guidance`. They are found once for each frame and kept in
-    FOMMCTL_HOME.
+    The landmarks come from the detector of `train_params.guidance`, and are stored in FOMMCTL_HOME once found.
     """
 
     fraction: Annotated[float, Field(ge=0, le=1)]
-    """Share of the pairs of clips."""
+    """Share of the pairs from clips."""
     candidates: Annotated[int, Field(ge=2)] = 12
-    """Random frames of a clip; the pair is the two of them that differ most in one of `distances`, drawn anew for each
-    pair."""
+    """Number of random frames of a clip to choose from: the pair is the two that differ most in one of `distances`,
+    which is drawn for each pair."""
     distances: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False), Field(min_length=1)]
-    """Pairs of landmarks whose distance counts, relative to the spread of all of them."""
+    """Pairs of landmarks (indices from 0) whose distance is compared, relative to the spread of all landmarks."""
 
 
 class DatasetParams(Section):
@@ -148,19 +151,20 @@ class DatasetParams(Section):
     frame_shape: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (256, 256, 3)
     """(H, W, C); older published files call it image_shape."""
     id_sampling: bool = False
-    """Draw an identity (the part of a clip's name before #) first, then one of its clips."""
+    """Whether an identity (the part of a clip's name before #) is drawn first, then one of its clips."""
     pairs_list: str | None = None
-    """CSV of source and driving clips to animate; None for random pairs."""
+    """Path of a CSV file with the source and driving clips to animate; None for random pairs."""
     augmentation_params: AugmentationParams | None = None
     pair_candidates: Annotated[int, Field(ge=2)] = 2
-    """Ours: a pair is the two most different of so many random frames of a clip; 2 is the published random pair."""
+    """Ours: number of random frames of a clip, of which the two most different become the pair; 2 is the published
+    random pair."""
     stills: StillParams | None = None
     rigid: RigidParams | None = None
     expressions: ExpressionParams | None = None
 
 
 class TransformParams(Section):
-    """The random transform of the equivariance losses (Siarohin et al. 2019, equation 10)."""
+    """Random thin-plate spline transforms for the equivariance losses (Siarohin et al. 2019, equation 10)."""
 
     sigma_affine: Weight = 0.05
     sigma_tps: Weight = 0.005
@@ -173,30 +177,32 @@ LandmarkMeans = Annotated[
 
 
 class GuidanceParams(Section):
-    """Ours: landmarks that keypoints are drawn to in training. For runs too short for keypoints to find the moving
-    parts by themselves; a trained model needs no landmarks."""
+    """Ours: landmarks that guide keypoints in training, for runs too short for keypoints to find moving parts alone.
+
+    The trained model does not need landmarks.
+    """
 
     detector: Annotated[str, Field(min_length=1)]
-    """Name of a plugin's detector; it has to find landmarks."""
+    """Name of a detector with landmarks."""
     points: LandmarkMeans
-    """Landmarks whose mean each of the first keypoints is drawn to."""
+    """Targets of the first keypoints, one each: indices of the landmarks whose mean is the target."""
     spans: Annotated[tuple[Annotated[tuple[Count, Count], Strict(False)], ...], Strict(False)] | None = None
-    """Pairs of `points`, by their places in that list from 0, whose distance and direction the keypoints are to keep:
-    lips, eyelids."""
+    """Pairs of indices into `points`, from 0, between which the keypoints should keep distance and direction: lips,
+    eyelids."""
     focus_points: LandmarkMeans | None = None
-    """Landmarks, or means of some, around which the focus loss looks; None for `points`."""
+    """Centres of the focus loss, each the mean of some landmarks; None for `points`."""
     focus_deviation: Annotated[float, Field(gt=0)] = 0.1
-    """Standard deviation of the Gaussians of the focus loss, where a frame is two wide."""
+    """Standard deviation of the Gaussians of the focus loss, in coordinates in which a frame is 2 wide."""
 
 
 class BaseTrainParams(SharedParams):
-    """Training parameters that every backend has; a backend's own `train_params` add their losses."""
+    """Training parameters of all backends; a backend's own `train_params` add its losses."""
 
     num_epochs: Positive
     num_repeats: Positive = 1
-    """Passes over the data set in one epoch."""
+    """Number of passes over the data set in one epoch."""
     epoch_milestones: Annotated[tuple[Count, ...], Strict(False)] = ()
-    """Epochs at which the learning rates drop by ten."""
+    """Epochs at which the learning rates are divided by 10."""
     lr_generator: Weight = 2e-4
     lr_discriminator: Weight = 2e-4
     lr_kp_detector: Weight = 2e-4
@@ -205,25 +211,25 @@ class BaseTrainParams(SharedParams):
     """Epochs between checkpoints that are kept."""
     transform_params: TransformParams = TransformParams()
     schedule: Literal["milestones", "cosine"] = "milestones"
-    """Ours: how the learning rates fall: by ten at each of `epoch_milestones`, or along half a cosine to zero at the
-    end of the last epoch (of `--max-steps` where that is given)."""
+    """Ours: decay of the learning rates. `milestones` divides them by 10 at each of `epoch_milestones`; `cosine` is
+    half a cosine, zero at the end of the last epoch, or after `--max-steps` if given."""
     warmup_steps: Count = 0
-    """Ours: steps over which the learning rates rise from zero."""
+    """Ours: number of steps over which the learning rates rise linearly from zero."""
     checkpoint_every_steps: Positive | None = None
-    """Ours: steps between checkpoints to resume from."""
+    """Ours: steps between checkpoints to resume from; None for an epoch, or a default if that is longer."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    """Ours: gradients are scaled down to this norm; None leaves them as they are."""
+    """Ours: largest norm of the gradients, to which larger ones are scaled down; None for no limit."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Ours: decay of the moving average of the weights a step; None keeps no average."""
+    """Ours: decay per step of the moving average of the weights; None for no average."""
 
     @property
     def features(self) -> str | None:
-        """The perceptual network that the losses need; None for none."""
+        """Name of the perceptual network that the losses need; None for none."""
         return None
 
     @property
     def landmarks(self) -> GuidanceParams | None:
-        """The landmarks that the losses need; None for none."""
+        """Landmarks that the losses need; None for none."""
         return None
 
 
@@ -247,7 +253,7 @@ class AnimateParams(PairParams):
 
     normalization_params: NormalizationParams = NormalizationParams()
     openings: Annotated[tuple[Opening, ...], Strict(False)] | None = None
-    """Ours: what `--expression` reaches."""
+    """Ours: mouth and eyes, which `--expression` opens and closes further."""
 
     @property
     def rules(self) -> TransferRules:
@@ -267,42 +273,42 @@ class VisualizerParams(Section):
     """Radius of a drawn keypoint, in pixels."""
     draw_border: bool = False
     colormap: str = "gist_rainbow"
-    """The published one; others are read and drawn with its colours."""
+    """Name of the published colour map; other names are accepted, but drawn in its colours, too."""
 
 
 class SquareParams(Section):
-    """A square around the landmarks of a face."""
+    """A square that is placed by the landmarks of a face."""
 
     factor: Annotated[float, Field(gt=0, le=10)]
-    """Side over the larger extent of the landmarks, along the face."""
+    """Side of the square divided by the larger extent of the landmarks, measured along the face's axes."""
     offset: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """The distance of its centre below that of the landmarks, in sides; negative is above."""
+    """Distance of the square's centre below that of the landmarks, in sides; negative for above."""
     turned: bool = False
-    """Whether it is turned as the face is, in a source only; else it is upright and as large."""
+    """Whether the square of a source is rotated with the face; False: upright, of the same size."""
 
 
 class Framing(Section):
-    """How subjects stand in a model's frames; models that take whole frames have none."""
+    """Position and size of subjects in a model's frames."""
 
     subject: Annotated[str, Field(min_length=1)]
-    """Kind of subject that a detector has to find: `face`."""
+    """Kind of subject, such as `face`, for the choice of a detector."""
     width: SubjectWidth
     source: SquareParams | None = None
-    """The square of a source by its landmarks; None, and where there are none: by its box."""
+    """Square of a source by landmarks; None, or without landmarks: by the subject's box."""
     driving: SquareParams | None = None
-    """Square of a driving video."""
+    """Square of a driving video by landmarks; None, or without landmarks: by the subject's box."""
 
 
 class Preset(Section):
-    """A validated configuration: what a preset file holds, under its overrides."""
+    """A validated configuration: the content of a preset file with overrides applied."""
 
     name: str
     summary: str | None = None
     backend: str
     dataset: str | None = None
-    """Name of the adapter for the training data; it need not be installed."""
+    """Name of the data set adapter for the training data; it need not be installed."""
     framing: Framing | None = None
-    """Framing of subjects; None for models that take whole frames."""
+    """Framing of subjects; None for models of whole frames."""
     dataset_params: DatasetParams = DatasetParams()
     model_params: Any
     """Parameters of the networks, in the backend's schema."""
@@ -313,11 +319,11 @@ class Preset(Section):
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a model's native frames."""
+        """(H, W, C) of the model's native frames."""
         return self.dataset_params.frame_shape
 
     def section(self, name: str) -> Any:
-        """Return a section. Raises UsageError where the configuration has none of this name."""
+        """Return the section of this name. Raises UsageError if it is missing."""
         found = getattr(self, name, None)
         if found is None:
             raise UsageError(
@@ -327,18 +333,19 @@ class Preset(Section):
         return found
 
     def pairs(self) -> PairParams:
-        """Return how pairs of clips are animated: the backend's own section or `animate_params`, else its defaults."""
+        """Return the section on the animation of pairs: the backend's own or `animate_params`, else the defaults."""
         given = [value for _, value in self if isinstance(value, PairParams)]
         return given[-1] if given else AnimateParams()
 
     def text(self) -> str:
-        """Return the whole configuration as YAML text, which reads back as an equal preset."""
+        """Return the whole configuration as YAML text, which loads as an equal preset."""
         return dump_yaml(self.model_dump(exclude_none=True))
 
 
 @functools.cache
 def preset_schema(spec: BackendSpec | None) -> type[Preset]:
-    """Return the class of presets for a backend, with its schema of `model_params` and the sections of its own."""
+    """Return the preset class for a backend, with the backend's `model_params` and further sections; for None,
+    `Preset`."""
     if spec is None:
         return Preset
     own: dict[str, Any] = {name: (schema | None, None) for name, schema in spec.sections().items()}
@@ -361,7 +368,10 @@ _EXPECTED = {
 
 
 def check(schema: type[Model], layers: Sequence[Layer], data: Mapping[str, Any]) -> tuple[Model | None, list[str]]:
-    """Return the merged `data` as a `schema`, or None and every problem, each with where in `layers` it was written."""
+    """Validate the merged `data` of `layers`; return the model and no problems, or None and a message for each problem.
+
+    Messages begin with the origin of the value in `layers`.
+    """
     try:
         return schema.model_validate(data), []
     except ValidationError as error:
@@ -369,7 +379,7 @@ def check(schema: type[Model], layers: Sequence[Layer], data: Mapping[str, Any])
 
 
 def _dotted_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield every key that a schema has, as `--set` writes it: `kp_detector_params.num_blocks`."""
+    """Yield all keys of a schema, dotted as for `--set`: `kp_detector_params.num_blocks`."""
     for name, info in schema.model_fields.items():
         yield prefix + name
         inner = _model_in(info.annotation)
@@ -378,7 +388,7 @@ def _dotted_keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _suggestion(schema: type[BaseModel], key: Keys) -> str:
-    """Suggest a sibling of an unknown key with a similar name, else a key of the same name elsewhere."""
+    """Suggest a similar key in the section of an unknown key, else the same key of another section."""
     name, parent = str(key[-1]), _model_at(schema, key[:-1])
     siblings = [*parent.model_fields, *(["extends"] if len(key) == 1 else [])]
     elsewhere = [known for known in _dotted_keys(schema) if known.rpartition(".")[2] == name]
@@ -398,7 +408,7 @@ def _problem(schema: type[BaseModel], details: ErrorDetails, layers: Sequence[La
         return f"{_where(layers, key[:-1])}{missing} is missing in '{'.'.join(map(str, key[:-1]))}'"
     expected = _EXPECTED.get(kind)
     if expected is None:
-        # pydantic says "Tuple should have at most 3 items after validation": the key is named before it here.
+        # pydantic's "Tuple should have at most 3 items after validation" becomes "'KEY' should have at most 3 items".
         reason = re.sub(r"^(Value error, )?(Input|Tuple|List|String) ", "", details["msg"])
         reason = reason.replace(" after validation", "")
     else:
@@ -409,8 +419,8 @@ def _problem(schema: type[BaseModel], details: ErrorDetails, layers: Sequence[La
 
 
 def _where(layers: Sequence[Layer], key: Keys) -> str:
-    written = origin(layers, key)
-    return f"{written}: " if written else ""
+    found = origin(layers, key)
+    return f"{found}: " if found else ""
 
 
 def _model_at(schema: type[BaseModel], location: Keys) -> type[BaseModel]:
@@ -422,7 +432,7 @@ def _model_at(schema: type[BaseModel], location: Keys) -> type[BaseModel]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in `Model`, `Model | None` or `tuple[Model, ...]`."""
+    """Return the model in an annotation such as `Model`, `Model | None` or `tuple[Model, ...]`; None without one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

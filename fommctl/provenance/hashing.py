@@ -1,4 +1,4 @@
-"""Content hashes: what a result was made from, whatever it was called and whenever it was written."""
+"""Content hashes of inputs and models, independent of their names and dates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fommctl.media.sequences import is_sequence, listed
 from fommctl.models.files import weights_in, weights_sha256
 
 if TYPE_CHECKING:
-    from fommctl.models.loading import LoadedModel  # loads torch, which hashing does without
+    from fommctl.models.loading import LoadedModel  # imports torch
 
 
 def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> str:
-    """Return the SHA-256, hexadecimal, of a file's bytes; for a folder or a pattern of frames, of the places and
-    contents of its frames in order, so that renaming all of them changes nothing.  file_hash: hashes one file.
+    """Return the hexadecimal SHA-256 of a file, or of a folder or pattern of frames.
 
-    Raises InputError for what cannot be read.
+    For frames, it covers their positions and contents in order, so that renaming all of them does not change it.
+    file_hash: hashes one file.  Raises InputError if the input cannot be read.
     """
     try:
         if not (path.is_dir() or is_sequence(path)):
@@ -37,9 +37,9 @@ def media_hash(path: Path, file_hash: Callable[[Path], str] = file_sha256) -> st
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """An input as it was when a job began to read it: a file, or a folder or pattern of frames.
+    """An input in the state in which a job began to read it: a file, or a folder or pattern of frames.
 
-    Its hash is that of the bytes which the job has read: one that was written to meanwhile has none.
+    Its hash is certain to be that of the bytes that the job read, as an input that changed meanwhile is refused.
     """
 
     path: Path
@@ -47,26 +47,26 @@ class InputFile:
 
     @classmethod
     def of(cls, path: Path) -> InputFile:
-        """Take the fingerprint, before anything of the input is read. Raises InputError for what cannot be read."""
+        """Take the input's fingerprint, before it is read. Raises InputError if it cannot be read."""
         return cls(path, _fingerprint(path))
 
     def sha256(self) -> str:
-        """Hash the content. Raises InputError where the input was written to, or replaced, since `of`."""
+        """Return the hash of the content. Raises InputError if the input was changed or replaced since `of`."""
         digest = _sha256(self)
         self.require_unchanged()
         return digest
 
     def require_unchanged(self) -> None:
-        """Raise InputError where the input was written to, or replaced, since `of`."""
+        """Raise InputError if the input was changed or replaced since `of`."""
         if not self.unchanged:
             raise InputError(
-                f"{self.path} changed while it was being read: no hash can vouch for the result",
+                f"{self.path} changed while it was being read, so its hash is not that of what was used",
                 "Run the command again, on inputs that nothing else writes to.",
             )
 
     @property
     def unchanged(self) -> bool:
-        """Whether the input is what it was at `of`, as far as its times, sizes and places on the disk tell."""
+        """Whether the input is the same as at `of`, by times, sizes and places on the disk."""
         try:
             return self.fingerprint.agrees_with(_fingerprint(self.path))
         except InputError:
@@ -75,7 +75,7 @@ class InputFile:
 
 @lru_cache(maxsize=64)
 def _sha256(file: InputFile) -> str:
-    """Hash a file once for all that is made of it."""
+    """Hash an input once for all results made from it."""
     return media_hash(file.path)
 
 
@@ -92,11 +92,11 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
-    """Identify a model by JSON values: two that are equal render alike. `sha256`: of its file, None where its weights
-    come from none; `preset`: the resolved configuration, as YAML; `backend`: distribution and version of its plugin,
-    where it is not fommctl's.
+    """Return JSON values that identify a model: models with equal values render the same frames.
 
-    Raises InputError where the file was changed since the weights were read.
+    `name`; `sha256`: of the file of weights, None without a file; `preset`: the resolved configuration as YAML;
+    `backend`: distribution and version of the backend's plugin, unless it is fommctl's.
+    Raises InputError if the file was changed since the weights were read.
     """
     backend = {} if model.publisher is None else {"backend": model.publisher}
     return {

@@ -1,4 +1,4 @@
-"""Inspection of a file: its kind, its statements, its content credentials and its sidecar, and whether they hold."""
+"""Inspects a file: its format, its marks as synthetic, its content credentials and its sidecar."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from fommctl.provenance.sidecar import Sidecar, read, sidecar_of
 from fommctl.provenance.signing import ANIMATION, SETTINGS, library, undisturbed
 
 State = Literal["trusted", "valid", "expired", "invalid", "none", "unread", "not checked"]
-"""valid: whole, by a signer that is not known to be trusted.  expired: whole, but the signer's certificate has ended
-since, and no time stamp says that it held when it signed.  none: no credentials.  unread: of a kind that holds none or
-that cannot be read.  not checked: the package is absent."""
+"""State of a file's credentials.  trusted: unchanged since it was signed, by a trusted signer.  valid: unchanged, by an
+unknown signer.  expired: unchanged, but the signer's certificate has expired, and no time stamp shows that it was valid
+when it signed.  none: no credentials.  unread: a format without credentials, or one that cannot be read.  not checked:
+the package c2pa is not installed."""
 UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 _LARGEST_ANCHORS = 16 * 2**20
 _SEARCHED = 16 * 2**20
@@ -28,27 +29,27 @@ _SEARCHED = 16 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """The statements of a file's credentials, and whether they hold."""
+    """A file's content credentials and whether they are valid."""
 
     state: State
     problems: tuple[str, ...] = ()
-    """Codes of C2PA, such as assertion.bmffHash.mismatch."""
+    """C2PA failure codes, such as assertion.bmffHash.mismatch."""
     note: str | None = None
     signer: str | None = None
     issuer: str | None = None
     algorithm: str | None = None
     time: str | None = None
-    """Time of the signature as a time-stamp authority states it; None where none did."""
+    """Time of the signature, as certified by a time-stamp authority; None without a time stamp."""
     generator: str | None = None
     actions: tuple[dict[str, Any], ...] = ()
-    """`action` and `digital_source_type` of each."""
+    """`action` and `digital_source_type` of each action."""
     ingredients: tuple[dict[str, Any], ...] = ()
-    """`title`, `relationship`, and the `state` of its own credentials."""
+    """`title`, `relationship` and `state` (of its own credentials) of each ingredient."""
     animation: dict[str, Any] = field(default_factory=dict)
-    """Model and inputs, where fommctl signed."""
+    """Model and inputs, if fommctl signed the file."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for --json."""
+        """Return the verdict for --json."""
         return {
             "state": self.state,
             "problems": list(self.problems),
@@ -65,10 +66,10 @@ class Verdict:
 
 
 def verify(path: Path, trust: Path | None = None) -> Verdict:
-    """Verify the credentials inside a file.
+    """Verify the content credentials in a file, without network access.
 
-    trust: certificates (PEM) of the authorities that are trusted. Nothing is fetched over the network. Raises
-    MissingError where `trust` is given and the package is absent, UsageError for anchors that are none.
+    trust: PEM file with the certificates of trusted authorities.  Raises MissingError if `trust` is given but c2pa is
+    not installed, UsageError if `trust` has no certificates, InputError if it cannot be read.
     """
     anchors = None if trust is None else _anchors(trust)
     try:
@@ -83,12 +84,12 @@ def verify(path: Path, trust: Path | None = None) -> Verdict:
     except c2pa.C2paError.ManifestNotFound:
         return Verdict(state="none")
     except c2pa.C2paError.NotSupported:
-        return Verdict(state="unread", note="files of this kind hold no content credentials that can be read")
+        return Verdict(state="unread", note="content credentials cannot be read from files of this kind")
     except (c2pa.C2paError, ValueError, RecursionError) as error:
-        said = str(error)[:200]
+        reason = str(error)[:200]
         if _was_signed(path):
-            return Verdict(state="invalid", note=f"its content credentials are damaged: {said}")
-        return Verdict(state="unread", note=f"it cannot be looked at for content credentials: {said}")
+            return Verdict(state="invalid", note=f"its content credentials are damaged: {reason}")
+        return Verdict(state="unread", note=f"its content credentials cannot be read: {reason}")
 
 
 def _store(c2pa: Any, path: Path, settings: dict[str, Any]) -> str:
@@ -101,7 +102,7 @@ def _store(c2pa: Any, path: Path, settings: dict[str, Any]) -> str:
 
 
 def _was_signed(path: Path) -> bool:
-    """Return whether a file that the library cannot read begins a manifest store (C2PA, section 11.1.4)."""
+    """Return whether a file that the library cannot read has a manifest store (C2PA, section 11.1.4)."""
     with path.open("rb") as file:
         return b"jumdc2pa" in file.read(_SEARCHED)
 
@@ -168,7 +169,7 @@ def _ingredient(ingredient: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    """Return what should be a mapping, in a file from anywhere."""
+    """Return a mapping from an untrusted file; empty for any other type."""
     return value if isinstance(value, dict) else {}
 
 
@@ -182,12 +183,14 @@ class FoundSidecar:
 
     path: Path
     fits: bool
-    """Whether the file is the result that it describes, byte for byte."""
+    """Whether the file is the result that the sidecar describes, byte for byte."""
     record: Sidecar | None
+    """Content of the sidecar; None if it cannot be read."""
     note: str | None = None
+    """Reason why it cannot be read."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for --json."""
+        """Return the sidecar's summary for --json."""
         model = None if self.record is None else {"name": self.record.model.name, "sha256": _model_hash(self.record)}
         version = None if self.record is None else self.record.tool.get("version")
         return {"path": str(self.path), "fits": self.fits, "note": self.note, "version": version, "model": model}
@@ -195,29 +198,29 @@ class FoundSidecar:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """Everything that `fommctl inspect` found."""
+    """The result of `fommctl inspect`."""
 
     path: Path
     sha256: str
     media: VideoInfo | None
     statement: Statement
     sidecar: FoundSidecar | None
-    """Sidecar of the file; None where there is none."""
+    """Sidecar of the file; None if there is none."""
     credentials: Verdict
     notes: tuple[str, ...]
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Reasons why the file is not what was vouched for; empty where there are none."""
+        """Reasons why the file differs from what was signed or recorded; empty if there are none."""
         reasons = []
         if self.credentials.state == "invalid":
-            reasons.append("it was changed after it was signed, or its signature does not hold")
+            reasons.append("it was changed after it was signed, or its signature is invalid")
         if self.sidecar is not None and self.sidecar.record is not None and not self.sidecar.fits:
             reasons.append("it is not the result that its sidecar describes")
         return tuple(reasons)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result for --json: more keys may be added, none of these changes."""
+        """Return the result for --json. Keys may be added, but never renamed or removed."""
         return {
             "path": str(self.path),
             "sha256": self.sha256,
@@ -236,9 +239,10 @@ class Inspection:
 
 
 def inspect(path: Path, trust: Path | None = None) -> Inspection:
-    """Look at a picture, a video, or a pattern or folder of frames; any other file is looked at for its credentials.
+    """Inspect a picture, a video, or a pattern or folder of frames; of any other file, only the credentials.
 
-    trust: see `verify`. Raises InputError where there is nothing to look at.
+    trust: see `verify`.  Raises InputError if the file does not exist or frames cannot be read, and the errors of
+    `verify`.
     """
     notes: list[str] = []
     frames = path.is_dir() or is_pattern(path)
@@ -253,7 +257,7 @@ def inspect(path: Path, trust: Path | None = None) -> Inspection:
             raise
         notes.append(error.message)
     if frames:
-        credentials = Verdict(state="unread", note="frames hold no content credentials of the whole")
+        credentials = Verdict(state="unread", note="separate frames cannot have content credentials for the whole")
         sha256 = media_hash(path)
     else:
         credentials, sha256 = verify(path, trust), media_hash(path)

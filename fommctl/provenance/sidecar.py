@@ -1,4 +1,4 @@
-"""The sidecar file: its fields, and reading one from anywhere."""
+"""The sidecar file of a result: its format, and a safe reader."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fommctl.media.files import check_file
 from fommctl.media.marking import printable
 
 DISTRIBUTIONS = ("dlib-bin", "face-alignment", "mediapipe")
-"""Detectors' libraries, where they are installed."""
+"""Libraries of detectors, which are optional."""
 
 
 def environment(host: Host, device: torch.device) -> dict[str, Any]:
-    """Describe this machine as JSON values; no host name, no paths."""
+    """Describe this machine and its software as JSON values, without host name and paths."""
     versions = {"fommctl": __version__, "python": platform.python_version(), "torch": torch.__version__}
     versions |= {"numpy": np.__version__, **codecs.versions()}
     for name in DISTRIBUTIONS:
@@ -47,7 +47,7 @@ def environment(host: Host, device: torch.device) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List what changed between two environments, such as `torch 2.6.0, then 2.5.1`; values may be of any type."""
+    """Return the differences between two environments, such as `torch 2.6.0, then 2.5.1`; values may have any type."""
     before, after = _flat(then), _flat(now)
     return [
         f"{name} {after.get(name, 'absent')}, then {str(before.get(name, 'absent'))[:80]}"
@@ -67,9 +67,9 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 VERSION = 1
-"""Version of the format; raised when code for the old one could misread a new file."""
+"""Version of the format, raised when older code could misread a new file."""
 LARGEST = 8 * 2**20
-"""Bytes of the largest file that is read; a sidecar has some ten thousand."""
+"""Most bytes of a sidecar; real ones have some ten thousand."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 _HINT = "Use the .json file that 'fommctl animate --sidecar' wrote."
@@ -85,9 +85,9 @@ class File(_Part):
     path: str
     """Path as it was given to the command."""
     relative: str | None
-    """Path from the folder of the sidecar; None where there is none (another drive)."""
+    """Path relative to the sidecar's folder; None if there is none (another drive)."""
     sha256: Sha256
-    """Hash of a file's bytes; for frames see `fommctl.provenance.hashing.media_hash`."""
+    """Hash by `fommctl.provenance.hashing.media_hash`."""
 
 
 class Inputs(_Part):
@@ -99,17 +99,17 @@ class Inputs(_Part):
 
 
 class Model(_Part):
-    """The model that rendered it."""
+    """The model that rendered the result."""
 
     name: str
     file: File | None
-    """File of the weights; None where they come from none."""
+    """File of the weights; None if they are not from a file."""
     preset: str
     """Resolved configuration as YAML."""
 
 
 class Settings(_Part):
-    """Settings that decide the bits besides the options."""
+    """Settings besides the options that affect the bits of the result."""
 
     device: str
     precision: str
@@ -125,11 +125,11 @@ class Result(_Part):
     relative: str | None
     sha256: Sha256
     unsigned_sha256: Sha256 | None = None
-    """Hash of a signed result before it was signed: no two signatures are the same."""
+    """Hash of a signed result before it was signed, as no two signatures are equal."""
 
 
 class Sidecar(_Part):
-    """Everything that is needed to render a result again bit for bit."""
+    """A record of everything that is needed to render a result again, bit for bit."""
 
     format: Literal["fommctl sidecar"]
     version: int
@@ -138,7 +138,7 @@ class Sidecar(_Part):
     inputs: Inputs
     model: Model
     options: dict[str, str | int | float | bool | list[str] | None]
-    """Options of `AnimateConfig` but the paths, with nothing left open."""
+    """All options of `AnimateConfig` except paths, with defaults resolved."""
     settings: Settings
     environment: dict[str, Any]
     output: Result
@@ -150,12 +150,13 @@ class Sidecar(_Part):
 
 
 def sidecar_of(output: Path) -> Path:
-    """Return where the sidecar of a result lies: `shot.mov.json`, `frames/%05d.png.json`."""
+    """Return the path of a result's sidecar: `shot.mov.json`, `frames/%05d.png.json`."""
     return output.with_name(f"{output.name}.json")
 
 
 def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Raise UsageError where the sidecar of a result would replace something."""
+    """Raise UsageError if a result's sidecar would replace an input, or without `overwrite` any file, or has too long a
+    name."""
     path = sidecar_of(output)
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise UsageError(f"the name of the sidecar is too long: {path.name[:40]}...", "Give a shorter one with -o.")
@@ -166,7 +167,7 @@ def check_sidecar(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> N
 
 
 def read(path: Path) -> Sidecar:
-    """Read and check a sidecar. Raises InputError where there is no such file, UsageError where it is none."""
+    """Read and validate a sidecar. Raises InputError if it does not exist, UsageError if it is not a valid sidecar."""
     check_file(path)
     if path.stat().st_size > LARGEST:
         raise UsageError(f"{path} is too large for a sidecar", _HINT)
@@ -178,7 +179,7 @@ def read(path: Path) -> Sidecar:
         raise UsageError(f"{path} is not a fommctl sidecar", _HINT)
     if data.get("version") != VERSION:
         raise UsageError(
-            f"{path} is of version {printable(str(data.get('version')), 20)}, this fommctl reads version {VERSION}",
+            f"{path} has version {printable(str(data.get('version')), 20)}, but this fommctl reads version {VERSION}",
             "Use the fommctl that wrote it.",
         )
     try:

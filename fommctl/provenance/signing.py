@@ -1,4 +1,4 @@
-"""C2PA content credentials: the signer's key, and signing with what a result was made from (specification 2.2)."""
+"""C2PA content credentials (specification 2.2): reads the signer's key, and signs results."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 PASSWORD = "FOMMCTL_KEY_PASSWORD"
-"""Environment variable with the password of an encrypted key: a command line can be read by everybody."""
+"""Environment variable with the password of an encrypted key, as command lines are visible to other users."""
 LARGEST = 2**20
-"""Bytes of the largest PEM file that is read."""
+"""Most bytes of a PEM file."""
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 _LEAST_RSA = 2048
 _KEYS = "C2PA takes P-256, P-384 and P-521, RSA from 2048 bits, and Ed25519."
@@ -39,20 +39,23 @@ _KEYS = "C2PA takes P-256, P-384 and P-521, RSA from 2048 bits, and Ed25519."
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A certificate chain with its key, which is never printed."""
+    """A certificate chain and its private key, hidden from repr()."""
 
     chain: bytes = field(repr=False)
     """Certificates in PEM, the signer's first."""
     key: bytes = field(repr=False)
-    """Private key in PEM (PKCS #8), without a password."""
+    """Private key in PEM (PKCS #8), not encrypted."""
     algorithm: str
-    """Name in C2PA: es256, es384, es512, ps256 or ed25519."""
+    """Name of the signature algorithm in C2PA: es256, es384, es512, ps256 or ed25519."""
     warnings: tuple[str, ...] = ()
 
 
 def read_credentials(cert: Path, key: Path) -> Credentials:
-    """Read and check both files. Raises InputError for what cannot be read, UsageError for a chain or a key that cannot
-    sign now, MissingError without the package `cryptography`."""
+    """Read and check a certificate chain and its key.
+
+    Raises InputError if a file cannot be read, UsageError if they cannot be used to sign now, MissingError if the
+    package `cryptography` is not installed.
+    """
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
@@ -95,12 +98,12 @@ def _load_key(path: Path) -> Any:
     data, password = _read(path), os.environ.get(PASSWORD)
     encrypted = b"ENCRYPTED" in data
     if encrypted and not password:
-        raise UsageError(f"{path} is encrypted", f"Put its password into the environment variable {PASSWORD}.")
+        raise UsageError(f"{path} is encrypted", f"Set the environment variable {PASSWORD} to its password.")
     try:
         return serialization.load_pem_private_key(data, password.encode() if encrypted and password else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
-            raise UsageError(f"the password in {PASSWORD} does not open {path}", "Check it.") from error
+            raise UsageError(f"the password in {PASSWORD} is wrong for {path}", "Check the variable.") from error
         raise UsageError(f"{path} contains no PEM private key", "Give the key of the certificate.") from error
 
 
@@ -113,7 +116,7 @@ def _algorithm(private: Any, path: Path) -> str:
         return _CURVES[private.curve.name]
     if isinstance(private, rsa.RSAPrivateKey) and private.key_size >= _LEAST_RSA:
         return "ps256"
-    raise UsageError(f"{path} is a kind of key that cannot sign content credentials", _KEYS)
+    raise UsageError(f"{path} is of a type that cannot sign content credentials", _KEYS)
 
 
 def _check_dates(certificate: Certificate, path: Path) -> None:
@@ -128,15 +131,15 @@ def _check_dates(certificate: Certificate, path: Path) -> None:
 
 def _warnings(key: Path) -> tuple[str, ...]:
     if os.name == "posix" and key.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        return (f"others can read the private key {key}: chmod 600 it",)
+        return (f"other users can read the private key {key}: restrict it with chmod 600",)
     return ()
 
 
 Found = TypeVar("Found")
 FORMATS = {".mp4": "video/mp4", ".mov": "video/quicktime", ".gif": "image/gif"}
-"""Formats that can be signed, by their endings."""
+"""Media types that can be signed, by suffix."""
 ANIMATION = "fommctl.animation"
-"""Label of our assertion: model and inputs with their SHA-256."""
+"""Label of fommctl's assertion, which has the model and the inputs with their SHA-256."""
 USAGES = (
     "1.3.6.1.4.1.62558.2.1",
     "1.3.6.1.5.5.7.3.4",
@@ -145,15 +148,15 @@ USAGES = (
     "1.3.6.1.5.5.7.3.9",
     "1.3.6.1.4.1.311.76.59.1.9",
 )
-"""Extended key usages of signers (C2PA claim signing, e-mail protection, document signing), of time stamps, of OCSP,
-and Microsoft's for C2PA: the library by itself refuses all signers but those for e-mail."""
+"""Extended key usages to accept, as the library's default accepts only e-mail protection: C2PA claim signing, e-mail
+protection, document signing, time stamping, OCSP signing, and Microsoft's for C2PA."""
 SETTINGS: dict[str, Any] = {
     "version": 1,
     "trust": {"trust_config": "\n".join(USAGES) + "\n"},
-    # Hashes of pieces, and temporary files beyond this: by itself the library takes twice the memory of a video.
+    # Hash in pieces, and use temporary files above this size: by default the library needs twice a video's memory.
     "core": {"merkle_tree_chunk_size_in_kb": 1024, "backing_store_memory_threshold_in_mb": 32},
     "builder": {"thumbnail": {"enabled": False}},
-    # Nothing is fetched from addresses that a file names.
+    # Never fetch anything from addresses in a file.
     "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
 }
 _KINDS = {
@@ -164,7 +167,7 @@ _KINDS = {
 
 
 def library() -> Any:
-    """Return the c2pa package. Raises MissingError with the command that installs it."""
+    """Return the c2pa package. Raises MissingError if it is not installed."""
     try:
         import c2pa
     except ImportError as error:
@@ -175,23 +178,25 @@ def library() -> Any:
 
 
 def undisturbed(work: Callable[[], Found]) -> Found:
-    """Do the work in a thread of its own and return its result: Ctrl-C would be lost inside the library's callbacks,
-    and leave it with a stream in the wrong place. An interrupt is raised once the work has ended."""
+    """Run `work` in another thread and return its result; Ctrl-C is raised when it has ended.
+
+    In the library's callbacks Ctrl-C would be lost, and leave a stream at the wrong position.
+    """
     with ThreadPoolExecutor(1, "c2pa") as pool:
         return pool.submit(work).result()
 
 
 def check_signing(output: Path, certificate: Path | None, key: Path | None) -> tuple[str, ...]:
-    """Sign a picture in memory as the result will be signed, so that problems show before it is rendered.
+    """Check that a result can be signed, by signing a small picture in memory; return warnings.
 
-    certificate, key: files in PEM; without them nothing is checked. Returns warnings. Raises UsageError,
-    MissingError or InputError.
+    certificate, key: PEM files; if one is None, nothing is checked.  Raises UsageError if the format or the certificate
+    does not support it, and the errors of `read_credentials` and `library`.
     """
     if certificate is None or key is None:
         return ()
     if is_pattern(output) or output.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"content credentials cannot be put into {output.name}",
+            f"{output.name} cannot have content credentials",
             ".mp4, .mov and .gif support them; for other formats, --sidecar records the hash of the result.",
         )
     c2pa = library()
@@ -214,22 +219,24 @@ def check_signing(output: Path, certificate: Path | None, key: Path | None) -> t
 
 @dataclass(slots=True)
 class Signature:
-    """Signs one result when it is finished, before it gets its name."""
+    """Signs one finished result before it is renamed to its final name."""
 
     output: Path
-    """Name that the result will have."""
+    """Final path of the result."""
     certificate: Path
     key: Path
     inputs: Sequence[tuple[str, InputFile]]
-    """Inputs of the result with their roles, as they were when they were read."""
+    """Inputs of the result with their roles, in the state in which they were read."""
     model: Mapping[str, str | None]
-    """Name, SHA-256 and name of the preset of the model."""
+    """Name, SHA-256 and preset of the model."""
     unsigned_sha256: str | None = None
-    """Hash of the result before it was signed."""
+    """Hash of the result before it was signed; None until then."""
 
     def __call__(self, finished: Path) -> None:
-        """Sign the file in its place, all or nothing. Raises OutputError, and InputError where an input was changed
-        since it was read."""
+        """Replace the file by a signed one, atomically.
+
+        Raises OutputError if it cannot be signed or written, InputError if an input was changed since it was read.
+        """
         c2pa = library()
         credentials = read_credentials(self.certificate, self.key)
         self.unsigned_sha256 = file_sha256(finished)
@@ -269,8 +276,10 @@ class Signature:
         }
 
     def _with_ingredients(self, c2pa: Any) -> Any:
-        """Return a builder with every input as an ingredient: with its own credentials where it has some, validated
-        now; as a name alone where the library cannot read it (a folder of frames, a damaged file)."""
+        """Return a builder with each input as an ingredient, with its own credentials, if any.
+
+        Inputs that the library cannot read (folders of frames, damaged files) are ingredients with a name only.
+        """
         title, about = printable(self.output.name), self._about()
         names = {
             role: {"title": printable(file.path.name), "relationship": "inputTo", "label": role}
@@ -288,7 +297,7 @@ class Signature:
 
 
 class _Target(io.BufferedRandom):
-    """A file that remembers why it could not be written: the library only reports that it could not."""
+    """A file that keeps the error of a failed write, which the library does not report."""
 
     failure: OSError | None = None
 
@@ -308,7 +317,7 @@ class _Target(io.BufferedRandom):
 
 
 def _add(c2pa: Any, builder: Any, ingredient: dict[str, Any], path: Path) -> bool:
-    """Add a file as an ingredient; return whether the library took it."""
+    """Add a file as an ingredient; return whether the library could read it."""
     if not path.is_file():
         return False
     kind = _KINDS.get(path.suffix.lower(), "application/octet-stream")
@@ -321,7 +330,10 @@ def _add(c2pa: Any, builder: Any, ingredient: dict[str, Any], path: Path) -> boo
 
 
 def _manifest(title: str, inputs: list[str], about: dict[str, Any], ingredients: list[Any] | None = None) -> Any:
-    """Describe a result.  inputs: labels of the ingredients that it was made from."""
+    """Return the manifest of a result.
+
+    inputs: labels of all its ingredients.  about: data of fommctl's assertion.  ingredients: those without a file.
+    """
     tool = {"name": "fommctl", "version": __version__}
     created: dict[str, Any] = {
         "action": "c2pa.created",
@@ -345,5 +357,5 @@ def _signer(c2pa: Any, credentials: Credentials) -> Any:
 
 def _reason(error: Exception) -> str:
     text = (getattr(error, "strerror", None) or str(error)).partition(": ")
-    said = (text[2] or text[0]).strip().splitlines()
-    return said[0][:200] if said else type(error).__name__
+    lines = (text[2] or text[0]).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

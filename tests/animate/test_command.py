@@ -142,7 +142,7 @@ def test_the_api_reads_options_as_the_command_does(folder, animator, tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, 2**63, "7"])
 def test_a_seed_out_of_range(seed):
-    with pytest.raises(UsageError, match="the seed is"):
+    with pytest.raises(UsageError, match="invalid seed"):
         fommctl.load(seed=seed)
 
 

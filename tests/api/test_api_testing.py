@@ -49,11 +49,11 @@ def changing() -> Iterator[Pixels]:
         (dataset(clip(rate=0)), "the frame rate of c is above zero"),
         (dataset(clip(box=Box(4, 0, 4, 9))), "the box of c has an area"),
         (dataset(clip(box=Box(0, 0, float("inf"), 9))), "the box of c has an area"),
-        (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3), np.uint8)]))), "two frames or more"),
+        (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3), np.uint8)]))), "at least two frames"),
         (dataset(clip(frames=lambda: iter([np.zeros((4, 4), np.uint8)] * 2))), r"are \(H, W, 3\)"),
         (dataset(clip(frames=lambda: iter([np.zeros((4, 4, 3))] * 2))), "are uint8 of one size"),
-        (dataset(clip(frames=changing)), "is the same every time"),
-        (replace(dataset(clip()), licence=""), "the licence is stated"),
+        (dataset(clip(frames=changing)), "is the same in every call"),
+        (replace(dataset(clip()), licence=""), "the spec names a licence"),
         (replace(dataset(clip()), name="D D"), "the dataset name 'D D'"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_dataset_on_disk(tmp_path: Path) -> None:
         (np.zeros((2, 0, 2)), None),
         (np.zeros((2, 2)), "numbers"),
         (np.zeros((2, 3, 2), int), "numbers"),
-        (np.zeros((3, 3, 2)), "of every frame"),
+        (np.zeros((3, 3, 2)), "for every frame"),
         (np.full((2, 3, 2), 1.1), r"in \[-1, 1\]"),
         (np.array([[[np.nan, 0.0]]] * 2), "in both coordinates or none"),
     ],
@@ -123,13 +123,13 @@ def found(*scores: float, box: Box | None = None, landmarks: Any = None) -> Any:
 @pytest.mark.parametrize(
     ("spec", "promise"),
     [
-        (detector(found(1, 2)), "the surest comes first"),
+        (detector(found(1, 2)), "the highest score comes first"),
         (detector(found(float("nan"))), "scores are finite"),
         (detector(found(1, box=Box(2, 0, 1, 5))), "boxes have an area"),
         (detector(found(1), landmarks=5), r"5 landmarks \(N, 2\)"),
         (detector(found(1, landmarks=np.zeros((5, 2), np.float32))), r"0 landmarks"),
         (detector(found()), "the subject in each picture is found"),
-        (detector(lambda frame: frame.fill(0) or found(1)(frame)), "the pictures stay as they are"),
+        (detector(lambda frame: frame.fill(0) or found(1)(frame)), "the pictures are not changed"),
         (detector(found(1), ready=lambda: ""), "None or a reason"),
     ],
 )
@@ -159,9 +159,12 @@ def embedder(describe: Any, **more: Any) -> EmbedderSpec:
         (embedder(lambda frame, index: frame.mean((0, 1))), r"embeddings are \(D,\) float32 and finite"),
         (embedder(lambda frame, index: np.full(3, np.nan, np.float32)), "finite"),
         (embedder(lambda frame, index: np.zeros(3, np.float32), dimension=4), r"\(D,\)"),
-        (embedder(lambda frame, index: np.full(3, index, np.float32)), "each picture is judged on its own"),
-        (embedder(lambda frame, index: frame.fill(0) or np.zeros(3, np.float32)), "each picture is judged|stay as"),
-        (embedder(None, build=lambda: SimpleNamespace(embed=lambda frames: [None])), "no pictures, no answers"),
+        (embedder(lambda frame, index: np.full(3, index, np.float32)), "results do not depend on other pictures"),
+        (
+            embedder(lambda frame, index: frame.fill(0) or np.zeros(3, np.float32)),
+            "do not depend on other|are not changed",
+        ),
+        (embedder(None, build=lambda: SimpleNamespace(embed=lambda frames: [None])), "for no pictures is empty"),
         (embedder(None, ready=lambda: ""), "None or a reason"),
     ],
 )
@@ -191,11 +194,14 @@ class Spoilt:
     ("methods", "promise"),
     [
         ({"render": lambda render, context, motion: render(context, motion) - 1}, r"frames are in \[0, 1\]"),
-        ({"render": lambda render, context, motion: render(context, motion)[:, :, 1:]}, r"render\(\) gives"),
-        ({"render": lambda render, context, motion: render(context, motion) / len(motion)}, "each frame on its own"),
+        ({"render": lambda render, context, motion: render(context, motion)[:, :, 1:]}, r"render\(\) returns"),
+        (
+            {"render": lambda render, context, motion: render(context, motion) / len(motion)},
+            "frames of a batch independently",
+        ),
         (
             {"detect": lambda detect, frames: detect(frames.flip(0))},
-            "of a batch on its own|that of its source",
+            "of a batch independently|the motion of its source",
         ),
     ],
 )

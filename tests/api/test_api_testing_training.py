@@ -69,8 +69,8 @@ def exact(phases: list[TrainingPhase]) -> list[TrainingPhase]:
     [
         (exact, r"a step works under autocast to bf16 \(got "),
         (idle, "changes weights"),
-        (lacking, "registers nothing else that learns"),
-        (lambda phases: [phases[0], *phases], "a name of its own"),
+        (lacking, "registers no other trainable weights"),
+        (lambda phases: [phases[0], *phases], "unique names"),
     ],
 )
 def test_broken_promises_are_named(change: Any, message: str, host: Host) -> None:

@@ -67,7 +67,7 @@ def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., No
             f"class Odd(BaseException): pass\n{HOOK}def fommctl_datasets(): raise Odd('not an Exception')",
             "fommctl_datasets failed: Odd: not an Exception",
         ),
-        (DATASET.format(name="Upper Case"), "the dataset name 'Upper Case' is not of lower-case letters"),
+        (DATASET.format(name="Upper Case"), "the dataset name 'Upper Case' may only have lower-case letters"),
         (
             DATASET.format(name="ok").replace("build=list", "build=3"),
             "build of the dataset 'ok' is not callable, or 'module:Name'",

@@ -29,4 +29,4 @@ def test_signing_is_tried_also_where_the_folder_is_still_to_be_made(tmp_path: Pa
     here = told(tmp_path, host, "1.mp4", **keys)
     assert len(here) == 1
     assert told(tmp_path, host, "new/folder/1.mp4", **keys) == here
-    assert told(tmp_path, host, "new/folder/1.mkv", **keys) == ["content credentials cannot be put into 1.mkv"]
+    assert told(tmp_path, host, "new/folder/1.mkv", **keys) == ["1.mkv cannot have content credentials"]

@@ -131,11 +131,11 @@ def test_small_subjects_are_told_or_left_out(run_cli, blobs, tmp_path):
     clip = blob_clip(tmp_path / "a.mp4")
     result = run_cli("crop", clip, "--dry-run", *blobs)
     (warning,) = result.json()["warnings"]
-    assert warning.endswith("track0 is enlarged from 38 to 256 pixels; --min-size leaves out small subjects")
+    assert warning.endswith("track0 is enlarged from 38 to 256 pixels; --min-size skips small subjects")
     assert run_cli("crop", clip, "--dry-run", "--size", "48", *blobs).json()["warnings"] == []
     result = run_cli("crop", clip, "--dry-run", "--min-size", "64", *blobs)
     assert result.json()["clips"] == []
-    assert result.json()["warnings"] == [f"{clip}: 1 subject smaller than --min-size 64 left out"]
+    assert result.json()["warnings"] == [f"{clip}: skipped 1 subject smaller than --min-size 64"]
 
 
 def test_an_average_rate_becomes_a_common_one(tmp_path):
@@ -202,7 +202,7 @@ def test_a_damaged_journal_loses_no_clip(run_cli, blobs, tmp_path, damage):
     (out / ".crop.jsonl").write_bytes(damage)
     result = run_cli("crop", first, "-o", out, *blobs)
     assert result.code == 0
-    assert "the clips of 2 sources are known from manifest.json alone" in " ".join(result.stderr.split())
+    assert "the clips of 2 sources were found in manifest.json instead" in " ".join(result.stderr.split())
     assert json.loads((out / "manifest.json").read_text()) == listed
     assert sorted(path.name for path in out.glob("*.mp4")) == ["a#track0.mp4", "b#track0.mp4"]
     again = run_cli("crop", first, second, "-o", out, *blobs)

@@ -156,8 +156,8 @@ def test_unreadable_files_are_logged_and_left_out(tmp_path: Path, caplog: pytest
     (tmp_path / "train" / "empty.mp4").touch()
     with caplog.at_level(logging.WARNING):
         assert [clip.name for clip in find_clips(tmp_path, "train")] == ["id1#a.mp4", "id1#b.mp4"]
-    assert [record.getMessage().split(" is left out: ")[0] for record in caplog.records] == ["cut.mp4", "empty.mp4"]
-    assert "empty.mp4 is left out: empty.mp4 is empty" in caplog.messages
+    assert [record.getMessage().split(" was skipped: ")[0] for record in caplog.records] == ["cut.mp4", "empty.mp4"]
+    assert "empty.mp4 was skipped: empty.mp4 is empty" in caplog.messages
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_clips(tmp_path / "missing", "train")
-    with pytest.raises(InputError, match="contains no clip that can be read"):
+    with pytest.raises(InputError, match="contains no readable clips"):
         find_clips(tmp_path, "train")
 
 

@@ -55,7 +55,7 @@ def test_both_models_with_their_difference_and_the_aims_that_are_reached(tmp_pat
     assert list(measure._table("Across", tmp_path, measure.ACROSS)) == [
         "**Across**: 2 clips, 48 frames",
         "",
-        "| | aim | old | new | new less old | clips |",
+        "| | aim | old | new | new minus old | clips |",
         "|---|---|---|---|---|---|",
         "| mouth, gain | ≥ 0.7 | 0.30 [0.10, 0.40] | **0.71** [0.60, 0.80] | +0.41 [+0.30, +0.50] | 2 |",
         "| eyelids, gain | ≥ 0.6 | – | 0.40 | – | 2 |",

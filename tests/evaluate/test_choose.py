@@ -62,7 +62,7 @@ def test_the_best_ready_detector_with_landmarks(third_party: Callable[..., None]
     # By name also what is not ready: it may have to be downloaded.
     for name in ("asleep", "named-only"):
         assert choose(host, name, true_points=True).name == name  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match="'boxes' finds no keypoints"):
+    with pytest.raises(UsageError, match="'boxes' has no landmarks"):
         choose(host, "boxes")
     with pytest.raises(UsageError, match="unknown detector 'bests'"):
         choose(host, "bests")

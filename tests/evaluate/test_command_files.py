@@ -83,7 +83,7 @@ def test_a_column_of_a_grid_is_cut_out(evaluate, tmp_path):
     assert result.json()["metrics"]["l1.strict"]["mean"] == pytest.approx(wanted, abs=1e-6)
     beyond = evaluate(tmp_path / "pred", "--column", "3")
     assert beyond.code == 3
-    assert "3 columns of 64x64 and none of number 3" in beyond.json()["error"]["message"]
+    assert "3 columns of 64x64, so there is no column 3" in beyond.json()["error"]["message"]
 
 
 def test_other_sizes_are_refused_or_resized(evaluate, tmp_path):
@@ -109,7 +109,7 @@ def test_what_is_on_one_side_only_is_named_and_common_frames_are_compared(evalua
     text = " | ".join(data["warnings"])
     for part in ("1 true clips have no prediction", "ann#1", "1 predictions have no true clip", "eve#3"):
         assert part in text
-    assert "the truth has 3 frames more; the first 17 were compared" in text
+    assert "the truth has 3 more frames; the first 17 were compared" in text
 
 
 def test_several_results_are_compared(run_cli, truth, tmp_path):
@@ -157,7 +157,7 @@ def test_a_result_that_is_broken_leaves_its_clip_out_of_all_means(run_cli, truth
     assert [each["clip"] for each in data["failed"]] == ["bob#2"]
     assert [data["models"][name]["metrics"]["l1.strict"]["frames"] for name in ("one", "other")] == [6, 6]
     assert data["metrics"]["l1.strict"]["mean"] == pytest.approx(expected_l1(square_clip(6)), abs=1e-6)
-    assert "in no mean, for not every model could be scored: bob#2" in data["warnings"]
+    assert "left out of all means, as some models failed: bob#2" in data["warnings"]
 
 
 def test_single_files_need_no_names(run_cli, tmp_path):
@@ -177,5 +177,5 @@ def test_names_that_do_not_meet_are_an_error(evaluate, tmp_path):
     write_strip(tmp_path / "pred/dora.png", square_clip(3))
     result = evaluate(tmp_path / "pred")
     assert result.code == 3
-    assert "no prediction is named like a true clip" in result.json()["error"]["message"]
+    assert "no prediction has the name of a true clip" in result.json()["error"]["message"]
     assert not (tmp_path / "out").exists()

@@ -81,7 +81,7 @@ def test_a_bug_of_a_metric_fails_its_clips_by_the_name_of_its_plugin(evaluate, p
         assert each["message"].endswith(f", in {OWNER}")
 
 
-WHY = "no plugin offers it in a process of its own (plugin 'bad': does not load: ImportError: not here)"
+WHY = "no plugin offers it in a worker process (plugin 'bad': does not load: ImportError: not here)"
 
 
 def test_a_plugin_that_loads_in_no_other_process_is_missing_there(evaluate):
@@ -107,7 +107,7 @@ def test_a_report_is_not_replaced_by_one_without_numbers(evaluate, run_cli, tmp_
     files = ("--pred", tmp_path / "pred", "--truth", tmp_path / "truth", "-o", tmp_path / "out")
     result = run_cli("evaluate", *files, "--metrics", "ones", "--workers", "0", "--no-videos", "--json")
     assert result.code == 6
-    assert any("the report of an earlier run stays" in warning for warning in result.json()["warnings"])
+    assert any("the report of an earlier run was kept" in warning for warning in result.json()["warnings"])
     assert written() == before
 
 

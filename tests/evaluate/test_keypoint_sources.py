@@ -128,7 +128,7 @@ def test_the_first_subject_counts_and_pictures_come_in_batches() -> None:
 
 
 def test_detectors_without_landmarks_are_no_source(host: Host) -> None:
-    with pytest.raises(UsageError, match="finds no keypoints"):
+    with pytest.raises(UsageError, match="has no landmarks"):
         DetectorKeypoints(host.detectors["dlib-hog"], DetectionCache(None))
 
 
@@ -176,7 +176,7 @@ def test_the_models_own_keypoints_are_in_pixels() -> None:
     assert renderer.asked == 2
     assert source(FrameChunk(frames, None))[1] is None
     renderer.count = 0
-    with pytest.raises(UsageError, match="no keypoints of its own"):
+    with pytest.raises(UsageError, match="this model has no keypoints"):
         source(FrameChunk(frames, None))
 
 

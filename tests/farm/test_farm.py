@@ -283,7 +283,7 @@ def test_what_is_refused(run_cli, folder):
         ((*again, folder / "new", "--chunk", "0"), 2, "--chunk cannot be 0"),
         ((*again, folder / "new", "--frames", "99-"), 2, "--frames 99- is beyond the end"),
         ((*again, folder / "new", "--result", folder / "x.doc"), 3, ".doc"),
-        (("farm", "render", job, "--frames", "1-5"), 3, "the motion of job is not made yet"),
+        (("farm", "render", job, "--frames", "1-5"), 3, "job has no motion yet"),
     ):
         done = run_cli(*words)
         assert (done.code, message in done.stderr) == (code, True), done.stderr

@@ -48,9 +48,9 @@ def placed(tree: Any, outside: str, *keys: str) -> Any:
         ("training", ("file",), "outside its folder"),
         ("index", ("file",), "outside its folder"),
         ("pairs", ("source",), "which does not exist"),
-        ("voxceleb", ("video_id",), "no row that can be used"),
-        ("taichi", ("video_id",), "no row that can be used"),
-        ("nemo", ("video_id",), "no row that can be used"),
+        ("voxceleb", ("video_id",), "no usable row"),
+        ("taichi", ("video_id",), "no usable row"),
+        ("nemo", ("video_id",), "no usable row"),
         ("lerobot", ("video_path",), "not a file of the data set"),
     ],
 )

@@ -71,8 +71,8 @@ def test_preprocess_takes_the_published_frames_and_boxes(tmp_path: Path, run_cli
 def test_rows_that_cannot_be_used_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     video(tmp_path / "good.mp4")
     bad = {
-        row("good", 10, 10, "train", "p"): "it ends at frame 10 and starts at 10",
-        row("good", 10, 5, "train", "p"): "it ends at frame 5 and starts at 10",
+        row("good", 10, 10, "train", "p"): "the end 10 is not after the start 10",
+        row("good", 10, 5, "train", "p"): "the end 5 is not after the start 10",
         row("good", -1, 5, "train", "p"): "start is -1, not a number of frames",
         row("good", "1.5", 5, "train", "p"): "start is 1.5, not a number of frames",
         row("good", "soon", 5, "train", "p"): "start is 'soon', not a number",
@@ -90,16 +90,16 @@ def test_rows_that_cannot_be_used_are_told_and_left_out(tmp_path: Path, caplog: 
         "good,0,9,1-1-5-5,0,64,48,train,p": "fps is 0, not above zero",
         "good,0,9,1-1-5-5,25,64,0,train,p": "height is 0, not above zero",
         "good,0,9": "fps is '', not a number",
-        row("good", 0, 8, "train", "p"): "good from 0 to 8 is there already",
+        row("good", 0, 8, "train", "p"): "duplicate of good from 0 to 8",
     }
     caplog.set_level(logging.INFO, "fommctl")
     table(tmp_path / "vox-metadata.csv", VOX_HEADER, [row("good", 0, 8, "train", "p"), *bad])
     clips = list(VoxCeleb().clips(tmp_path))
     assert told(clips) == [("p", "good#000000#000008", "train")]
-    lines = [record for record in caplog.records if "is left out" in record.message]
+    lines = [record for record in caplog.records if "was skipped" in record.message]
     assert [record.levelname for record in lines] == ["WARNING"] * 5 + ["INFO"] * (len(bad) - 5)
     for number, (record, message) in enumerate(zip(lines, bad.values(), strict=True), 3):
-        assert f"line {number} is left out: " in record.message
+        assert f"line {number} was skipped: " in record.message
         assert message in record.message
     assert f"{len(bad)} rows were skipped in total" in caplog.text
 
@@ -148,11 +148,11 @@ def test_video_ids_with_the_person_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        (None, "holds no vox-metadata.csv", "Its columns: video_id, start, end, bbox"),
+        (None, "has no vox-metadata.csv", "Its columns: video_id, start, end, bbox"),
         (b"", "vox-metadata.csv is empty", "Download the file again"),
         (b"video_id,start,end\nv,1,2\n", "has no column bbox and no column fps", "it names video_id, start, end."),
         (VOX_HEADER.encode(), "vox-metadata.csv has no rows", "download the file again"),
-        (f"{VOX_HEADER}\n{row('v', 2, 1)}".encode(), "has no row that can be used", "the log says what is wrong"),
+        (f"{VOX_HEADER}\n{row('v', 2, 1)}".encode(), "has no usable row", "the log says what is wrong"),
         (f"{VOX_HEADER}\n{row('gone', 1, 2)}".encode(), "none of the 1 videos that vox-metadata.csv", "gone.mp4"),
         (VOX_HEADER.encode("utf-16"), "is not UTF-8 text", "Save it as CSV in UTF-8"),
         (b"%s\n%s" % (VOX_HEADER.encode(), b"x" * 200_000), "is not a CSV table: field larger than", "Save it as CSV"),

@@ -241,13 +241,13 @@ def test_curves_move_a_portrait_over_time(folder, run_cli, tmp_path):
     assert (made[0] != made[2]).any()
     curves.write_text("yaw\nx\n")
     error = edit(run_cli, folder, "--curves", curves, "-o", tmp_path / "no.mp4", code=3)["error"]
-    assert error["message"] == "turn.csv, line 2: yaw is 'x', no number"
+    assert error["message"] == "turn.csv, line 2: yaw is 'x', not a number"
 
 
 def test_other_models_have_nothing_to_edit(folder, run_cli, tmp_path):
     result = run_cli("edit", folder / "source.png", "-o", tmp_path / "no.png", "--crop", "none", "--json")
     assert result.code == 2
-    assert "models of fomm have nothing to edit" in result.json()["error"]["message"]
+    assert "fomm models do not support editing" in result.json()["error"]["message"]
 
 
 def test_what_can_be_edited_is_listed(run_cli):

@@ -146,14 +146,14 @@ def test_stills_gifs_and_strips(tmp_path: Path) -> None:
     ("record", "message"),
     [
         ({"start": 5.0}, "no readable frame"),
-        ({"start": -1.0}, "lasts from -1.0"),
-        ({"start": 2.0, "end": 1.0}, "lasts from 2.0 to 1.0"),
-        ({"end": float("nan")}, "lasts from 0.0 to nan"),
+        ({"start": -1.0}, "invalid times: -1.0 s to the end"),
+        ({"start": 2.0, "end": 1.0}, "invalid times: 2.0 s to 1.0 s"),
+        ({"end": float("nan")}, "invalid times: 0.0 s to nan s"),
         ({"box": Box(100, 0, 140, 40)}, "outside the picture of 64x48"),
         ({"box": Box(0, 0, float("nan"), 4)}, "outside the picture"),
         ({"box": Box(0, 0, 1e9, 1e9)}, "larger than"),
-        ({"rate": -1.0}, "frame rate is -1.0"),
-        ({"rate": float("nan")}, "frame rate is nan"),
+        ({"rate": -1.0}, "invalid frame rate -1.0"),
+        ({"rate": float("nan")}, "invalid frame rate nan"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path: Path, record: dict, message: str) -> None:

@@ -216,7 +216,7 @@ def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
     )
     assert failed["e#gone"] == ("gone.mp4", "the raw file is missing: gone.mp4")
     assert failed["f#text"][0] == "plan.json"
-    assert failed["g#out"][1].startswith("its file lies outside the raw folder")
+    assert failed["g#out"][1].startswith("its file is outside the raw folder")
     assert [json.loads(line) for line in (out / "failed.jsonl").read_text().splitlines()] == data["failed"]
     assert sum(totals["failed"] for totals in data["splits"].values()) == 5
     text = run_cli("preprocess", "planned", raw, "-o", out, *PNG, "--workers", "1")
@@ -250,7 +250,7 @@ def test_nothing_that_could_be_made_is_an_error(run_cli, tmp_path, planned):
         (["planned", "RAW", "-o", "FULL"], 2, "is not empty and contains no data set made by preprocess", "-o"),
         (["planned", "RAW", "-o", "FULL/file"], 3, "the output is not a folder", "-o"),
         (["planned", "RAW", "-o", "FULL/file/out"], 3, "cannot make the folder", "-o"),
-        (["synthetic", "-o", "OTHER"], 2, "OTHER contains the data set 'planned'", "its own folder"),
+        (["synthetic", "-o", "OTHER"], 2, "OTHER contains the data set 'planned'", "a separate folder"),
         (["planned", "RAW", "-o", "OUT", "--format", "avi"], 2, "--format cannot be 'avi'", "mp4, mov, mkv"),
         (["planned", "RAW", "-o", "OUT", "--format", "nmp4"], 2, "--format cannot be 'nmp4'", "Did you mean mp4?"),
         (["planned", "RAW", "-o", "OUT", "--fit", "x"], 2, "--fit cannot be 'x'", "pad, crop, stretch"),

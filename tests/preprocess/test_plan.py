@@ -111,7 +111,7 @@ def test_files_outside_of_the_raw_folder_are_refused(tmp_path: Path) -> None:
     bad = [other, raw / "../secret.mp4", raw / "sub/../../secret.mp4", Path("/etc/passwd")]
     for each in planned(raw, *(clip("a", path=path) for path in bad)):
         assert each.problem is not None
-        assert each.problem.startswith("its file lies outside the raw folder: ")
+        assert each.problem.startswith("its file is outside the raw folder: ")
         assert each.source is None
     fine = planned(raw, *(clip("a", path=raw / name) for name in ("sub/in.mp4", "sub/../sub/in.mp4")))
     assert [(each.source, each.source_bytes, each.problem) for each in fine] == [("sub/in.mp4", 5, None)] * 2
@@ -149,10 +149,10 @@ def test_records_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         clip("b"),
         clip("c", path=tmp_path, frames=lambda: iter([])),
     )
-    assert dev.problem == "the data set puts it in '../dev', which is neither train nor test"
+    assert dev.problem == "its split in the data set is '../dev', neither train nor test"
     assert dev.split in ("train", "test")
-    assert nothing.problem == "the data set gives it no file and no frames"
-    assert two.problem == "the data set gives it a file and frames"
+    assert nothing.problem == "its record has neither a file nor frames"
+    assert two.problem == "its record has both a file and frames"
 
 
 def test_what_a_clip_is_made_with_is_its_state(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: [1", "hostile:1: not valid YAML"),
         ("a: 1\n\tb: 2\n", "hostile:2: not valid YAML"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
-        ("a: 1\nb: 2\na: 3\n", "hostile:3: the key 'a' is given twice"),
+        ("a: 1\nb: 2\na: 3\n", "hostile:3: duplicate key 'a'"),
         ("1: 2\n[a]: 3\n", "2 problems"),
         ("<<: {a: 1}\n", "keys must be plain text"),
         ("a: \x00", "not valid YAML"),

@@ -174,7 +174,7 @@ def _set(*keys_and_value):
         (_set("settings", "torch_threads", 10**9), 2, "is damaged at settings.torch_threads"),
         (_set("settings", "seed", "0"), 2, "is damaged at settings.seed"),
         (_set("settings", "precision", "fp8"), 2, "fp8"),
-        (_set("version", 2), 2, "is of version 2, this fommctl reads version 1"),
+        (_set("version", 2), 2, "has version 2, but this fommctl reads version 1"),
         (_set("format", None), 2, "is not a fommctl sidecar"),
     ],
 )  # fmt: skip
