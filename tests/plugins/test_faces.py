@@ -9,6 +9,7 @@ import skimage.transform
 import torch
 
 from fommctl.api import Box, Detection, MissingError
+from fommctl.api.weights import hub_folder
 from fommctl.host import Host
 from fommctl_faces import weights
 from fommctl_faces.geometry import as_hog, margin, without_repeats
@@ -39,7 +40,7 @@ def test_the_cache_folder_is_that_of_torch_hub(monkeypatch, tmp_path):
             patch.delenv("XDG_CACHE_HOME", raising=False)
             for name, value in variables.items():
                 patch.setenv(name, value)
-            assert weights.hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
+            assert hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def test_without_weights_hog_alone_is_ready(host: Host, hub: Path):

@@ -120,7 +120,7 @@ def test_weights_that_do_not_come_or_are_others(server: FileServer, cache: Path)
     with pytest.raises(MissingError, match="HTTP 404"):
         FrechetDistance(f"{server.address}/net-01234567.pth")
     server.status, server.failures, server.content = 200, 0, b"something else"
-    with pytest.raises(MissingError, match="is damaged or another file: its SHA-256 does not start with 01234567"):
+    with pytest.raises(MissingError, match="is damaged or a different file: its SHA-256 does not start with 01234567"):
         FrechetDistance(f"{server.address}/net-01234567.pth")
     assert list(cache.iterdir()) == []
 
