@@ -157,7 +157,7 @@ def test_tensors_that_contradict_each_other_are_a_usage_error(host: Host, tmp_pa
     content["kp_detector"]["down.weight"] = torch.ones(3, 1, 4, 4)
     path = tmp_path / "odd.pth.tar"
     torch.save(content, path)
-    with pytest.raises(UsageError, match="fits no scale"):
+    with pytest.raises(UsageError, match="no scale"):
         load_model(str(path), host)
 
 

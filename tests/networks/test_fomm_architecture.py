@@ -152,6 +152,6 @@ def test_contradictions_ask_for_a_preset(host: Host) -> None:
 def test_a_filter_of_no_scale_asks_for_a_preset(host: Host) -> None:
     groups = tensors_of(load_preset("smoke", host).model_params)
     groups["kp_detector"]["down.weight"] = torch.empty(3, 1, 11, 11, device="meta")
-    with pytest.raises(UsageError, match="11 pixels wide, fits no scale 1/n") as caught:
+    with pytest.raises(UsageError, match="11 pixels wide, which no scale 1/n gives") as caught:
         read(groups)
     assert "--preset" in str(caught.value.hint)

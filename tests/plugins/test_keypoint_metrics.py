@@ -236,7 +236,7 @@ def test_without_a_source_it_is_said_what_to_name(host: Host, name: str) -> None
 
 
 def test_without_a_truth_the_source_is_named() -> None:
-    with pytest.raises(UsageError, match="given gives no keypoints of the truth"):
+    with pytest.raises(UsageError, match="given returned no keypoints of the truth"):
         by_keypoints("akd.paper", PREDICTION, None, host=HOST)
     clip = MetricClip("talk", 25.0, embeddings=GivenEmbeddings([(0, 0)]))
     with pytest.raises(UsageError, match="talk has no pictures of the true subject"):

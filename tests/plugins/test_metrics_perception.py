@@ -132,7 +132,7 @@ def test_damaged_weights_are_not_used(cache: Path) -> None:
     with pytest.raises(ModelError, match="are not those of Inception"):
         FrechetDistance(f"https://example.org/{path.name}")
     path.write_bytes(b"torn")
-    with pytest.raises(ModelError, match="is damaged or another file") as caught:
+    with pytest.raises(ModelError, match="is damaged or a different file") as caught:
         lpips(f"https://example.org/{path.name}")
     assert f"Delete {path}" in (caught.value.hint or "")
 

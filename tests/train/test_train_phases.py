@@ -126,22 +126,22 @@ def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
     [
         (
             ["train_params.scales=[0.5]"],
-            "the discriminator judges the scale 1, which train_params.scales does not have",
+            "the discriminator uses the scale 1, which is not in train_params.scales",
         ),
         (["train_params.loss_weights.feature_matching=[10, 10]"], "feature_matching has 2 weights for 3 blocks"),
-        (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which scales has not"),
+        (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which is not in scales"),
         (["train_params.loss_weights.focus=1"], "guidance, spans and focus need train_params.guidance"),
         (["train_params.loss_weights.guidance=1"], "guidance, spans and focus need train_params.guidance"),
         (
             ["train_params.guidance={detector: any, points: [[0], [1]]}", "train_params.loss_weights.spans=1"],
-            "the loss of spans needs train_params.guidance.spans",
+            "the loss spans needs train_params.guidance.spans",
         ),
         (
             [
                 "train_params.guidance={detector: any, points: [[0], [1]], spans: [[0, 2]]}",
                 "train_params.loss_weights.spans=1",
             ],
-            "guidance.spans names point 2, there are 2",
+            "guidance.spans contains point 2, but there are only 2",
         ),
         (
             ["train_params.guidance={detector: any, points: [[0], [1], [2], [3], [4], [5]]}"],
