@@ -42,7 +42,7 @@ def test_published_networks_are_read_as_their_presets(name: str, host: Host) -> 
     assert SPEC.schema().model_validate(architecture.model_params).model_dump() == expected
     assert architecture.frame_shape == preset.frame_shape
     assert "generator: max_features at least 256, taken as 256" in architecture.notes
-    assert "keypoint detector: scale 0.25, by its anti-alias filter 13 pixels wide" in architecture.notes
+    assert "keypoint detector: scale 0.25, inferred from its anti-alias filter, 13 pixels wide" in architecture.notes
 
 
 @pytest.mark.parametrize("name", ["vox-tiny", "vox-adv-tiny", "mgif-tiny"])

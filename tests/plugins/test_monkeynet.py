@@ -300,7 +300,10 @@ def test_tensors_that_contradict_each_other_are_told(spec):
     groups = {name: dict(module.state_dict()) for name, module in narrow(spec, narrow_params()).modules().items()}
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.weight"] = torch.zeros(7, 20, 3, 3)
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.bias"] = torch.zeros(7)
-    with pytest.raises(UsageError, match="tell no way what the motion network puts out: 7 channels"):
+    with pytest.raises(
+        UsageError,
+        match="the motion network has 7 channels in the checkpoint, which no configuration has",
+    ):
         spec.read_architecture(groups)
     groups["generator"]["refinement_module.conv-last.weight"] = torch.zeros(3, 99, 1, 1)
     with pytest.raises(UsageError, match="do not agree on the width of the refinement"):
@@ -312,7 +315,9 @@ def test_tensors_that_fit_several_configurations_are_told(spec):
     # Four parts of three channels, or three of four.
     params["generator_params"]["kp_embedding_params"] |= {"add_bg_feature_map": True, "use_difference": True}
     groups = {name: dict(module.state_dict()) for name, module in narrow(spec, params).modules().items()}
-    with pytest.raises(UsageError, match="tell several ways what the decoder is shown: 12 channels"):
+    with pytest.raises(
+        UsageError, match="embedding has 12 channels in the checkpoint, which several configurations have"
+    ):
         spec.read_architecture(groups)
 
 

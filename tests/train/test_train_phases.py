@@ -116,7 +116,7 @@ def test_the_generator_learns_in_its_own_phase_only(host: Host) -> None:
 def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
     preset = load_preset("smoke", host)
     backend: Any = host.find("backend", "fomm").build(preset.model_params)
-    with pytest.raises(UsageError, match="an adversarial loss needs a discriminator") as caught:
+    with pytest.raises(UsageError, match="the adversarial loss needs a discriminator") as caught:
         phases(backend.keypoint_detector, backend.generator, None, preset.section("train_params"), None)
     assert "loss_weights.generator_gan=0" in str(caught.value.hint)
 
