@@ -1,5 +1,4 @@
-"""ResNet-18 (He et al. 2016) with a head for keypoints or for the background's motion (Zhao and Zhang 2022, sections
-3.2 and 3.3)."""
+"""ResNet-18 (He et al. 2016) with a head for keypoints or for the background's motion."""
 
 from __future__ import annotations
 

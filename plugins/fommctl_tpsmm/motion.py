@@ -1,5 +1,4 @@
-"""Dense motion from thin-plate splines, with occlusion maps at several resolutions (Zhao and Zhang 2022, sections 3.3
-and 3.4)."""
+"""Dense motion from thin-plate splines, with multi-resolution occlusion maps (Zhao and Zhang 2022, section 3.3)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ SECTIONS = {"train_params": X2FaceTrainParams}
 
 
 class PhotometricPhase(nn.Module):
-    """Computes the mean absolute difference between driving frame and prediction (section 3.1)."""
+    """Computes the mean absolute difference between driving frame and prediction."""
 
     def __init__(self, embedding: EmbeddingNetwork, driving: DrivingNetwork) -> None:
         super().__init__()

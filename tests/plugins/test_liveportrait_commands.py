@@ -204,7 +204,7 @@ def test_nothing_in_a_template_runs(folder, run_cli, tmp_path, monkeypatch):
         result = run_cli("animate", folder / "source.png", f"{name}.pkl", "-o", "out.mkv", "--model",
                          folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
         assert result.code == 3, result.stdout
-        assert f"{name}.pkl is not a motion template that can be read" in result.json()["error"]["message"]
+        assert f"{name}.pkl cannot be read as a motion template" in result.json()["error"]["message"]
     assert not (tmp_path / "was-run").exists()
     assert not (tmp_path / "out.mkv").exists()
 
@@ -255,7 +255,7 @@ def test_what_can_be_edited_is_listed(run_cli):
     assert shown["edits"]["liveportrait"]["yaw"] == {
         "type": "a number",
         "default": "0.0",
-        "help": "Turn the head, degrees.",
+        "help": "Turn the head, in degrees.",
     }
     assert "region" in shown["options"]["liveportrait"]
 
