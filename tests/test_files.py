@@ -1,4 +1,4 @@
-"""Files are whole or as they were, and nothing that others wrote is replaced or deleted."""
+"""Files are complete or unchanged, and nothing written by others is replaced or deleted."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Line(BaseModel):
 
 
 DEAD = 999_999_999
-"""No process has this number."""
+"""A process id that no process has."""
 
 
 def left_by_a_killed_process(target: Path) -> Path:
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
 
 
 def test_temporary_names_are_distinct_and_belong_to_one_target(tmp_path: Path) -> None:
-    """Two outputs whose names share 40 characters do not share a temporary file, nor clean up after each other."""
+    """Two outputs whose names share 40 characters neither share a temporary file nor remove each other's."""
     one, two = (tmp_path / f"{'x' * 60}{end}.mp4" for end in "ab")
     assert len({temporary_path(one), temporary_path(one), temporary_path(two)}) == 3
     left = [left_by_a_killed_process(target) for target in (one, two)]
@@ -218,7 +218,7 @@ def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Pa
         with pytest.raises(OutputError, match="moved"):
             Journal(folder / "lines", Line).append(Line())
         assert not folder.exists()
-        # Another folder of that name is not ours either.
+        # Another folder of that name is foreign too.
         folder.mkdir()
         with pytest.raises(OutputError, match="moved"):
             write_text(folder / "two", "2")

@@ -24,7 +24,7 @@ from fommctl.options import Reads, configuration, field_named, listed, option_fi
 
 @configuration
 class BoilConfig:
-    """Options of a command that exists for this test only."""
+    """Options of a command that exists only for these tests."""
 
     egg: Annotated[Path, typer.Argument(help="What is boiled.")]
     minutes: Annotated[int, Field(ge=1, le=20), typer.Option("-m", "--minutes", help="How long.")] = 4
@@ -42,13 +42,13 @@ class BoilConfig:
 
 @configuration
 class PeelConfig(BoilConfig):
-    """The same with one field more."""
+    """The same options with one more field."""
 
     knife: Annotated[str, typer.Option(help="Which knife.")] = "small"
 
 
 def call(kind: type, *words: str) -> tuple[int, Any, str]:
-    """Exit code, configuration and output of a command whose options are those of `kind`."""
+    """Return exit code, configuration and output of a command with the options of `kind`."""
     app, seen = typer.Typer(), []
 
     def cook(session: Session, config: Any) -> None:

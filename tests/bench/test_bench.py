@@ -1,4 +1,4 @@
-"""Bench: what it says about a tiny model. Rates are never compared with anything but each other's arithmetic."""
+"""Bench on a tiny model. Rates are only checked for consistency with each other."""
 
 import pytest
 import torch

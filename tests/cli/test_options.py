@@ -1,4 +1,4 @@
-"""What is told where the words of a command are wrong, and what the shell completes."""
+"""Errors in the words of a command, and shell completion."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which clips a folder holds, whom they show, and how they are split."""
+"""Clips in folders: which files count, identities and splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reproduction/reproduce.py: a tiny run from data to page, the same again, and what its numbers mean."""
+"""docs/reproduction/reproduce.py: a tiny run from data to page, its repetition, and the meaning of its numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def script() -> ModuleType:
 
 
 class AtOnce(Executor):
-    """Runs what it is given when it is given: the commands run in this process and thread."""
+    """An executor that runs jobs immediately, in this process and thread."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:  # type: ignore[override]
         future: Future[Any] = Future()
@@ -91,7 +91,7 @@ def test_from_data_to_page_and_the_same_again(
         assert ours[metric]["mean"] == pytest.approx(scores["metrics"][metric]["mean"])
         assert ours[metric]["seeds"] == [ours[metric]["mean"]]
     assert [row[:2] for row in found["curves"]["small-fomm"]] == [[2, ours["l1.paper"]["mean"]]]
-    # Jacobians start as the identity.
+    # Jacobians are initialised with the identity.
     (maps,) = found["maps"]["small-fomm"]
     assert maps["distance"] == pytest.approx(maps["distance_of_identity"], rel=0.05)
     assert maps["degrees_of_identity"] > 20
@@ -111,7 +111,7 @@ def test_from_data_to_page_and_the_same_again(
 
 
 def test_intervals_and_verdicts(script: ModuleType) -> None:
-    """Two systems on ten clips with three seeds each; the first is better by 0.1 in L1 on every clip, and as good by
+    """Two systems on ten clips with three seeds each; the first is better by 0.1 in L1 on every clip, and equal in
     PSNR."""
     random = np.random.default_rng(0)
     clips = random.uniform(0.3, 0.5, (10, 1))

@@ -1,4 +1,4 @@
-"""FOMM's `model_params` read off tensors: from published layouts, from random ones, and from broken ones."""
+"""FOMM's `model_params` inferred from tensors: published layouts, random ones, and broken ones."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 
 
 def tensors_of(model_params: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors without memory, in the groups of a checkpoint."""
+    """Return tensors without storage, in the groups of a checkpoint."""
     with torch.device("meta"):
         backend = SPEC.build(model_params)
     return {group: dict(module.state_dict()) for group, module in backend.modules().items()}
@@ -38,7 +38,7 @@ def test_published_networks_are_read_as_their_presets(name: str, host: Host) -> 
     preset = load_preset(name, host)
     expected = preset.model_params.model_dump()
     architecture = read(tensors_of(preset.model_params))
-    expected["generator_params"]["max_features"] = 256  # 512 is never reached: no tensor tells it
+    expected["generator_params"]["max_features"] = 256  # 512 is never reached, so no tensor shows it
     assert SPEC.schema().model_validate(architecture.model_params).model_dump() == expected
     assert architecture.frame_shape == preset.frame_shape
     assert "generator: max_features at least 256, taken as 256" in architecture.notes

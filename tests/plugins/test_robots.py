@@ -1,4 +1,4 @@
-"""Data sets of robots: miniatures of the published layouts, and what is wrong with some of them."""
+"""Robot data sets: miniatures of the published layouts, and damaged ones."""
 
 import json
 import pickle
@@ -37,7 +37,7 @@ def test_without_its_package_the_checksum_says_what_to_install(monkeypatch: pyte
 
 def test_examples_are_read_field_by_field() -> None:
     features = {"a": b"one", "numbers": [1.0, 2.0], "b": bytes(300), "": b"unnamed"}
-    # An unknown number (field 7, wire type 0) and an unknown 32-bit value (field 9, wire type 5) are stepped over.
+    # An unknown number (field 7, wire type 0) and an unknown 32-bit value (field 9, wire type 5) are skipped.
     extra = bytes([7 << 3, 0x96, 0x01, 9 << 3 | 5, 1, 2, 3, 4])
     found = byte_features(extra + example(features))
     assert {name: bytes(value) for name, value in found.items()} == {"a": b"one", "b": bytes(300), "": b"unnamed"}
@@ -89,7 +89,7 @@ def test_bair_as_folders_of_frames(tmp_path: Path, host: Host) -> None:
         ("train-traj_0_to_1-1", "train"),
         ("train-traj_0_to_1-2", "train"),
     ]
-    # 10.png comes after 9.png.
+    # 10.png follows 9.png.
     read = np.stack([frame.pixels for frame in Reader(clips[2].path)])
     np.testing.assert_array_equal(read, trajectory(1, length=11))
 
@@ -160,7 +160,7 @@ def test_lerobot(tmp_path: Path, host: Host, make) -> None:
         (f"episode_{episode:06d}", camera) for episode in range(3) for camera in CAMERAS
     ]
     assert {clip.split for clip in clips} == {None}
-    # Exactly the frames of the episode, neither one of its neighbours.
+    # Exactly the frames of the episode, and none of its neighbours'.
     for clip, (episode, camera) in zip(clips, [(e, c) for e in range(3) for c in CAMERAS], strict=True):
         start, end = (None if time is None else Fraction(time) for time in (clip.start, clip.end))
         shades = [frame.pixels.mean() for frame in Reader(clip.path, start=start, end=end)]

@@ -1,4 +1,4 @@
-"""Loading presets: by name and path, partial and published files, every mistake told with its place."""
+"""Loading presets: by name and path, partial and published files, with the location of every mistake."""
 
 from pathlib import Path
 
