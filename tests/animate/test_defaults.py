@@ -1,4 +1,4 @@
-"""What `animate` does where an option is left open: option, then preset, then the general default."""
+"""Defaults of `animate`: the option, then the preset, then the general default."""
 
 from pathlib import Path
 

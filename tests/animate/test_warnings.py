@@ -1,4 +1,4 @@
-"""Warnings of reader and writer reach a person: in text, in JSON, and in the lines of a batch."""
+"""Warnings of reader and writer reach the user: in text, in JSON, and in the lines of a batch."""
 
 import json
 from fractions import Fraction
@@ -17,7 +17,7 @@ NONE = ("--crop", "none", "--precision", "fp32")
 
 
 def told(run_cli, *arguments) -> tuple[str, list[str]]:
-    """What a run says on stderr, and the warnings of its JSON; each is in both."""
+    """Return a run's stderr and the warnings in its JSON, which have the same warnings."""
     result = run_cli("animate", *arguments, "--json")
     assert result.code == 0, result.stderr
     for warning in result.json()["warnings"]:
@@ -116,7 +116,7 @@ def test_frames_takes_the_middle_of_pictures_of_another_shape():
     wide = np.zeros((256, 456, 3), np.uint8)
     face = np.array(Image.open(ASTRONAUT).convert("RGB").crop((100, 0, 356, 256)))
     wide[:, 100:356] = face
-    # What is beside the square does not count.
+    # What is outside the square does not matter.
     wide[:, :100], wide[:, 356:] = 255, 40
     squares = list(animator.frames(face, [face]))
     np.testing.assert_array_equal(squares, list(animator.frames(wide, [wide])))

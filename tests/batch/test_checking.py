@@ -1,4 +1,4 @@
-"""What is known to be wrong with jobs before the first one starts."""
+"""Errors in jobs that are found before the first one starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list of endings for every command, and what is passed over is told."""
+"""All commands share one list of file extensions, and skipped files are reported."""
 
 import logging
 

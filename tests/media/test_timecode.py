@@ -1,4 +1,4 @@
-"""Timecodes against the rules of SMPTE 12M."""
+"""Timecodes by the rules of SMPTE 12M."""
 
 from fractions import Fraction
 from pathlib import Path

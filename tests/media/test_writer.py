@@ -1,4 +1,4 @@
-"""Files with moving pictures: timestamps, counts, lossless pixels, colours, tags."""
+"""Files of moving pictures: timestamps, counts, lossless pixels, colours, tags."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -211,7 +211,7 @@ def test_untagged_sources_are_tagged_by_size(tmp_path, name):
     small = tags(tmp_path / name)
     write(tmp_path / name, spans(Fraction(25), 1), [solid(1280, 720, (9, 9, 9))], overwrite=True)
     large = tags(tmp_path / name)
-    # FFV1 holds RGB; ProRes has one code for the curve that bt601 and bt709 share.
+    # FFV1 stores RGB; ProRes has one code for the curve that bt601 and bt709 share.
     expected = {"out.mkv": [(6, 6, 0, 2), (1, 1, 0, 2)], "out.mov": [(6, 1, 6, 1), (1, 1, 1, 1)]}
     assert [small, large] == expected.get(name, [(6, 6, 6, 1), (1, 1, 1, 1)])
 

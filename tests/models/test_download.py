@@ -1,4 +1,4 @@
-"""Downloads from a real server that cuts, lies, changes its file or is not there."""
+"""Downloads from a real server that disconnects, lies, changes its file or is unreachable."""
 
 import contextlib
 import hashlib
@@ -294,7 +294,7 @@ def test_a_disk_that_fills_up_leaves_nothing(room: int, server: FileServer, targ
 
 @contextlib.contextmanager
 def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
-    """A server that says nothing of the size and sends a byte now and then, without an end; yields its address."""
+    """Serve a byte now and then, endlessly and without stating a size; yield the URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -316,7 +316,7 @@ def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
 
 
 def test_a_server_of_a_byte_now_and_then_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the four tries brings some bytes: that is no progress."""
+    """Each of the four attempts gets some bytes, which does not count as progress."""
     monkeypatch.setattr("fommctl.download.TIMEOUT", 0.2)
     monkeypatch.setattr("fommctl.download.PAUSE", 0)
     with drips(0.02) as url, pytest.raises(MissingError, match="fewer than 1,000 bytes a second"):

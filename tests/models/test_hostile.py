@@ -1,4 +1,4 @@
-"""Model files that are broken, wrong or hostile are refused with what is wrong, and nothing in them runs."""
+"""Model files that are broken, wrong or malicious are rejected with the reason, and nothing in them runs."""
 
 import contextlib
 import io
@@ -56,7 +56,7 @@ def legacy(pickled: bytes, path: Path) -> Path:
 
 
 NESTED = b"\x80\x02})" + b"q\x00h\x00\x86" * 100 + b"K\x01s."
-"""{((t, t), (t, t)): 1}, a hundred deep: 2**100 steps to hash."""
+"""{((t, t), (t, t)): 1}, a hundred levels deep: hashing takes 2**100 steps."""
 GREEDY = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."
 STORAGE = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85R."
 OBJECT = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85\x81."

@@ -1,4 +1,4 @@
-"""What the registry knows, and how models come into FOMMCTL_HOME and leave it."""
+"""The registry of models, and how they get into FOMMCTL_HOME and out of it."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ def test_a_later_pull_must_match_the_recorded_hash(tiny_host: Host, server: File
 
 
 def test_the_first_use_is_recorded_late_or_told(tiny_host: Host, isolated: Path, caplog) -> None:
-    """A file without a record is compared with no later one."""
+    """A file without a record is not compared with any later one."""
     registry.pull("tiny", tiny_host)
     record = registry.record_path("tiny")
     record.unlink()
@@ -359,7 +359,7 @@ def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_n
 
 @pytest.fixture
 def parts(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A host with a model of two files, one network each: one names it, the other holds its tensors alone."""
+    """A host with a model of two files with a network each: one names its network, the other has only tensors."""
     content = torch.load(TINY, weights_only=True)
     for path, saved in (
         ("a/kp_detector.pth", content["kp_detector"]),

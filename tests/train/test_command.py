@@ -1,4 +1,4 @@
-"""`fommctl train` as people run it: killed, stopped, gone on with, and its models used."""
+"""`fommctl train` as users run it: killed, stopped, resumed, and its models used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
     result = command_line.run_inside(*training_runs.arguments(config(training_clips, out, sets=LONG)))
     assert result.code == 0, result.stderr
@@ -65,7 +65,7 @@ def wait_for_lines(out: Path, count: int, process: ForkedCommand) -> None:
 def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
     training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
 ) -> None:
-    """With other numbers of workers each time, which change nothing either."""
+    """Also with different numbers of workers, which change nothing."""
     own = config(training_clips, tmp_path / "run", sets=LONG, resume="auto")
     steps = random.randint(1, 8)
     with started(replace(own, workers=2)) as process:
@@ -74,7 +74,7 @@ def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
         process.communicate()
     before = len((own.out / "metrics.jsonl").read_bytes().splitlines())
     with started(own) as process:
-        # Cut back to the last checkpoint first, at most two steps; then at least a new one.
+        # First cut back to the last checkpoint, at most two steps; then at least one new step.
         wait_for_lines(own.out, before + 1, process)
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=WAIT_S)

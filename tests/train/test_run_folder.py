@@ -1,4 +1,4 @@
-"""The folder of a run: what --out and --resume mean, what stays, and that files get into it whole."""
+"""The folder of a run: the meaning of --out and --resume, what is kept, and that files appear in it complete."""
 
 import logging
 import os
@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
 
 
 def damage(path: Path) -> None:
-    """Turn one bit of the weights over, as a failing disk does."""
+    """Flip one bit of the weights, like a failing disk."""
     data = bytearray(path.read_bytes())
     place = data.index(torch.arange(8).numpy().tobytes())
     data[place] ^= 1
@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, opened: boo
 
 def test_a_disk_that_is_full_at_the_very_end_of_a_checkpoint(tmp_path: Path) -> None:
     def write(temporary: Path) -> None:
-        raise RuntimeError("basic_ios::clear: iostream error")  # as torch's archive writer says it
+        raise RuntimeError("basic_ios::clear: iostream error")  # the message of torch's archive writer
 
     with pytest.raises(OutputError, match="the disk is full"):
         write_atomically(tmp_path / "step-00000001.pt", write)

@@ -1,4 +1,4 @@
-"""The training phases of the First Order Motion Model: which losses there are, and what cannot be trained."""
+"""FOMM's training phases: their losses, and configurations that cannot be trained."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_likeness_of_keypoints_teaches_the_generator_alone(host: Host) -> No
     for name, values in before.items():
         plain.module.keypoint_detector.get_buffer(name).copy_(values)
     plain.module(batch(), None)
-    # Statistics are those of source and driving frames; the prediction leaves none.
+    # Statistics are those of source and driving frames, without the prediction.
     assert all(torch.equal(values, plain.module.keypoint_detector.get_buffer(name)) for name, values in after.items())
     result.losses["likeness"].backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in detector.parameters())
@@ -108,7 +108,7 @@ def test_the_generator_learns_in_its_own_phase_only(host: Host) -> None:
     loss.backward()
     assert all(parameter.grad is None for parameter in first.module.parameters())
     assert all(parameter.grad is not None for parameter in second.module.parameters())
-    # The phase registers just what it trains (and frozen networks), so that gradients can be exchanged.
+    # The phase registers only what it trains (and frozen networks), so that gradients can be exchanged.
     trained = {id(p) for optimiser in first.optimisers.values() for g in optimiser.param_groups for p in g["params"]}
     assert {id(parameter) for parameter in first.module.parameters() if parameter.requires_grad} == trained
 
