@@ -98,13 +98,13 @@ def test_a_status_file_keeps_what_is_done(house: Path, run_cli: Run) -> None:
 
 
 @pytest.mark.parametrize("change", [("--default", "smooth=yes"), ("--seed", "1")], ids=["smooth", "seed"])
-def test_a_status_file_tells_what_changed(house: Path, run_cli: Run, change: tuple[str, ...]) -> None:
+def test_a_status_file_shows_what_changed(house: Path, run_cli: Run, change: tuple[str, ...]) -> None:
     words = ("batch", "batch/jobs.jsonl", "--model", "training/run/model.safetensors", *EXACT, "--default", "crop=none")
     plan = done(run_cli(*words, *change, "--dry-run", "--json"))["plan"]
     assert plan[0]["reason"] == "changed: options"
 
 
-def test_a_run_goes_on(house: Path, tmp_path: Path, run_cli: Run) -> None:
+def test_a_run_continues(house: Path, tmp_path: Path, run_cli: Run) -> None:
     """The losses are those of a run that the earlier version completed."""
     clips, run = tmp_path / "clips", house / "training/run"
     for split, count in (("train", 6), ("test", 1)):

@@ -154,7 +154,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     def check(folder: Path, **more: object) -> None:
         require_own_folder(folder, ".fommctl-test", contents="test", **more)  # type: ignore[arg-type]
 
@@ -226,7 +226,7 @@ def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == [".marker", "one"]
 
 
-def test_what_lies_in_a_folder_that_was_moved_is_removed(tmp_path: Path):
+def test_files_in_a_folder_that_was_moved_are_removed(tmp_path: Path):
     (tmp_path / "out" / "folder").mkdir(parents=True)
     (tmp_path / "out" / "folder" / "x").touch()
     (tmp_path / "out" / "file").touch()
@@ -250,7 +250,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes tell their state in /proc")
-def test_a_process_that_nobody_has_waited_for_does_not_run():
+def test_a_zombie_is_not_running():
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_running(ended.pid)
     ended.stdin.close()

@@ -89,7 +89,7 @@ def test_one_field_more_is_an_option_a_job_field_and_a_keyword() -> None:
     assert inspect.signature(cook).parameters["knife"].default == "small"
 
 
-def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> None:
+def test_all_problems_are_reported_at_once_on_the_command_line_and_in_python() -> None:
     code, error, _ = call(BoilConfig, "--minutes", "30", "--salt", "nan", "--shell", "whit", "--guests", ",")
     assert code == 2
     assert isinstance(error, ProblemsError)
@@ -114,7 +114,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
     ]
 
 
-def test_a_single_problem_is_told_as_it_is_and_its_traceback_has_the_hint() -> None:
+def test_a_single_problem_is_reported_as_it_is_and_its_traceback_has_the_hint() -> None:
     with pytest.raises(UsageError) as caught:
         BoilConfig(egg="e", lid=True, salt=1)  # type: ignore[arg-type]
     assert not isinstance(caught.value, ProblemsError)

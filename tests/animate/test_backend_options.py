@@ -62,7 +62,7 @@ def test_the_command_and_its_sidecar(folder, run_cli, tmp_path):
     assert again.json()["reproduction"]["identical"]
 
 
-def test_unknown_and_wrong_options_are_told_at_once(folder, run_cli):
+def test_unknown_and_wrong_options_are_reported_at_once(folder, run_cli):
     words = ("animate", folder / "source.png", folder / "driving", *PREPARED, "-o", folder / "no.mkv")
     result = run_cli(*words, "--model", folder / "portrait.safetensors", "-O", "multiplyer=2", "-O", "scale")
     assert result.code == 2

@@ -104,7 +104,7 @@ def test_relative_motion_of_the_first_driving_frame_is_the_source_itself(folder,
         ("d.mp4", "a driving frame is not an array but str"),
     ],
 )
-def test_the_api_refuses_what_is_no_picture(folder, animator, picture, complaint):
+def test_the_api_refuses_invalid_pictures(folder, animator, picture, complaint):
     with pytest.raises(InputError) as caught:
         next(animator.frames(folder / "portrait.png", [picture]))
     assert caught.value.message == complaint
@@ -482,7 +482,7 @@ def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path
     assert frames(out)[0].shape[1::-1] == size
 
 
-def test_a_driving_video_of_one_picture_is_told_and_the_swap_named(folder, run_cli, tmp_path):
+def test_a_driving_video_of_one_picture_and_a_swap_are_reported(folder, run_cli, tmp_path):
     swapped = run_cli("animate", folder / "plain.mp4", ASTRONAUT, "-o", tmp_path / "a.mp4", "--json", *CROP_NONE)
     assert swapped.json()["frames"] == 1
     named = (
@@ -503,7 +503,7 @@ def test_interlaced_footage_drives_at_its_rate_or_twice_it(run_cli, tmp_path, mo
     assert track(out).times == [Fraction(index, rate) for index in range(FRAMES * rate // 25)]
 
 
-def test_sound_tracks_are_paired_chosen_and_told(run_cli, tmp_path):
+def test_sound_tracks_are_paired_chosen_and_reported(run_cli, tmp_path):
     clip = write_clip(tmp_path / "a.mov", frames=9, audio=["pcm_s16le"] * 3)
     for options, tracks in ((("--audio-track", "all"), [2, 1]), (("--audio-track", "3"), [1]), ((), [2])):
         out = tmp_path / f"{len(tracks)}{tracks[0]}.mov"
@@ -533,7 +533,7 @@ def test_a_picture_of_one_pixel_is_animated_as_what_it_is(folder, run_cli, tmp_p
     assert result.json()["frames"] == 9
 
 
-def test_several_faces_the_largest_is_taken_and_the_number_is_said(run_cli, tmp_path):
+def test_several_faces_the_largest_is_taken_and_the_number_is_reported(run_cli, tmp_path):
     face = Image.open(ASTRONAUT).convert("RGB")
     wide = Image.new("RGB", (900, 512), (120, 120, 120))
     wide.paste(face, (0, 0))

@@ -86,7 +86,7 @@ def test_motion_follows_the_model(host):
         resolved(host, preset="small-x2face", motion="relative")
 
 
-def test_mistakes_in_the_section_are_told_with_the_nearest_key(host):
+def test_mistakes_in_the_section_are_reported_with_the_nearest_key(host):
     with pytest.raises(UsageError, match="did you mean 'smooth'"):
         load_preset("smoke", host, sets=["animate_params.defaults.smoth=true"])
     for wrong in ("best_frame=last", "size=0", "source_width=0", "driving_width=3", "head_motion=1.5", "smooth=1"):

@@ -124,7 +124,7 @@ def test_timecodes_without_a_rate_are_carried_as_they_count(animate, tmp_path, s
 
 
 @pytest.mark.parametrize("suffix", ["exr", "dpx", "tif"])
-def test_inspect_tells_what_made_a_plate(animate, run_cli, tmp_path, suffix):
+def test_inspect_shows_how_a_plate_was_made(animate, run_cli, tmp_path, suffix):
     assert animate("plate.exr", "driving.mp4", tmp_path / f"####.{suffix}", "--frames", "1", "--sidecar").code == 0
     found = run_cli("inspect", next(tmp_path.glob(f"*.{suffix}")), "--json").json()
     assert "Synthetic video, animated by fommctl" in str(found)
@@ -221,7 +221,7 @@ def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
         (("--layer", "spce"), "plate.exr has no layer 'spce'", ""),
     ],
 )
-def test_unknown_names_are_told_with_the_nearest(animate, tmp_path, options, message, hint):
+def test_unknown_names_are_reported_with_the_nearest(animate, tmp_path, options, message, hint):
     result = animate("plate.exr", "driving.mp4", tmp_path / "####.exr", *options)
     assert result.code == 2
     assert message in result.stderr
@@ -350,7 +350,7 @@ def depth_file(path: Path) -> None:
         (depth_file, "has no colours"),
     ],
 )
-def test_bad_plates_are_told_in_one_line(animate, tmp_path, make, complaint):
+def test_bad_plates_are_reported_in_one_line(animate, tmp_path, make, complaint):
     make(tmp_path / "bad.exr")
     result = animate(tmp_path / "bad.exr", "driving.mp4", tmp_path / "o/####.exr")
     assert result.code == 3

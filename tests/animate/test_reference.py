@@ -38,7 +38,7 @@ def test_hidden_points_do_not_count():
 
 
 @pytest.mark.parametrize("driving", [[], [None, None], [np.zeros((4, 2))]])
-def test_where_nothing_can_be_compared_that_is_said(driving):
+def test_incomparable_frames_are_reported(driving):
     with pytest.raises(InputError, match="no driving frame"):
         nearest_pose(SQUARE, driving)
 

@@ -80,7 +80,7 @@ def test_broken_promises_are_named(change: Any, message: str, host: Host) -> Non
         check_training(broken, model_params, train_params)
 
 
-def test_a_backend_without_training_is_told(host: Host) -> None:
+def test_a_backend_without_training_is_reported(host: Host) -> None:
     spec, model_params, train_params = given(host)
     with pytest.raises(AssertionError, match="training"):
         check_training(replace(spec, build=lambda params: torch.nn.Identity()), model_params, train_params)

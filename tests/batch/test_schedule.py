@@ -96,7 +96,7 @@ def test_a_job_is_planned_by_what_is_known_of_its_output(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("state", ["started", "interrupted", "failed", "done"])
-def test_a_result_that_was_edited_is_nobody_else_s(tmp_path: Path, state: str) -> None:
+def test_an_edited_result_is_kept(tmp_path: Path, state: str) -> None:
     """Whatever its last record is, only --overwrite replaces it."""
     job, status = job_of(tmp_path), status_of(tmp_path)
     more = {"size": 3, "mtime_ns": 4} if state == "done" else {}

@@ -324,7 +324,7 @@ def test_a_reader_that_goes_away_is_no_error(
     assert (process.returncode, stderr) == (0, "")
 
 
-def test_an_error_is_told_even_where_the_reader_of_the_result_has_gone(
+def test_an_error_is_reported_even_where_the_reader_of_the_result_has_gone(
     start: Callable[..., "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "")

@@ -70,7 +70,7 @@ def test_without_a_last_step_there_is_no_time_left(capsys: pytest.CaptureFixture
     )
 
 
-def test_the_last_step_is_told_where_the_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_step_is_reported_where_the_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with training_progress(Session(), 9) as report:
             for step in (1, 2, 3):

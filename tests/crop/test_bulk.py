@@ -127,7 +127,7 @@ def test_a_photo_of_a_telephone_becomes_a_picture(run_cli, blobs, tmp_path):
         assert written.size[0] == written.size[1]
 
 
-def test_small_subjects_are_told_or_left_out(run_cli, blobs, tmp_path):
+def test_small_subjects_are_reported_or_left_out(run_cli, blobs, tmp_path):
     clip = blob_clip(tmp_path / "a.mp4")
     result = run_cli("crop", clip, "--dry-run", *blobs)
     (warning,) = result.json()["warnings"]

@@ -165,7 +165,7 @@ def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
     assert max(room.left, room.right) == pytest.approx(2 * 0.15 * found.subject.box.width / found.box.width, rel=0.5)
 
 
-def test_moves_are_told_in_faces_from_the_first_sighting(crossing, hog):
+def test_moves_are_reported_in_faces_from_the_first_sighting(crossing, hog):
     fixed = crops_in_clip(crossing, hog, WIDTH, driving_crop="fixed")
     assert max(x for x, _ in excursions(fixed, 1.0)) == pytest.approx(5 * 75 / 92, rel=0.15)
     following = crops_in_clip(crossing, hog, WIDTH, driving_crop="follow")

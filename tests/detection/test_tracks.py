@@ -70,7 +70,7 @@ def test_of_two_that_stay_the_larger_is_followed():
 
 
 @pytest.mark.parametrize("hidden", [0, 70], ids=["side by side", "one behind the other"])
-def test_two_people_who_cross_go_on_as_they_came(hidden):
+def test_two_people_who_cross_continue_as_they_came(hidden):
     """Both if one is hidden behind the other and if both are always visible."""
     found = []
     for number in range(16):

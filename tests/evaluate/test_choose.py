@@ -70,7 +70,7 @@ def test_the_best_ready_detector_with_landmarks(third_party: Callable[..., None]
         choose(host, subject="dog")
 
 
-def test_what_is_missing_is_named(third_party: Callable[..., None]) -> None:
+def test_missing_requirements_are_named(third_party: Callable[..., None]) -> None:
     host = cats(third_party, "detector('asleep', False, 30), detector('named-only', True, -1)")
     with pytest.raises(MissingError, match=r"keypoints of a cat is ready \(asleep: asleep is asleep\)") as error:
         choose(host)

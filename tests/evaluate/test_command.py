@@ -215,7 +215,7 @@ def test_data_without_splits_is_scored_as_a_whole_and_says_so(folder, run_cli, t
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_cli, tmp_path):
+def test_an_interrupted_run_leaves_nothing_half_written_and_continues(folder, run_cli, tmp_path):
     data, out = write_clips(tmp_path / "data", (30, 250, 250)), tmp_path / "out"
     arguments = [
         "evaluate", "--model", str(folder / "a.safetensors"), "--data", str(data), "--metrics", "psnr", "--save", "mkv",

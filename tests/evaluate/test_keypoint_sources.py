@@ -184,7 +184,7 @@ def test_coordinates_in_pixels() -> None:
     np.testing.assert_allclose(in_pixels(np.array([[-1.0, 1.0], [0.0, np.nan]]), 65, 33), [[0, 32], [32, np.nan]])
 
 
-def test_it_says_nothing_where_all_is_well(host: Host, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_there_are_no_warnings_if_all_is_well(host: Host, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with caplog.at_level(logging.WARNING):
         DetectionCache(tmp_path / "new/folder").results("a", [np.zeros((2, 2, 3), np.uint8)], lambda frames: [None])
     assert caplog.records == []

@@ -89,7 +89,7 @@ def test_an_openjd_template_is_valid_and_runs(run_cli, folder, tmp_path):
     assert hidden(moved) == []
 
 
-def test_an_error_is_told_to_openjd(folder, run_cli):
+def test_an_error_is_reported_to_openjd(folder, run_cli):
     done = run_cli("farm", "encode", folder / "nowhere", "--log-format", "openjd")
     assert (done.code, done.stderr) == (3, "")
     assert done.stdout == f"openjd_fail: {folder}/nowhere does not exist. Check the spelling and the folder.\n"
@@ -228,7 +228,7 @@ def test_a_video_as_source_is_searched_by_the_first_task_only(run_cli, tmp_path,
     assert (tmp_path / "farm.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
 
 
-def test_the_last_chunk_goes_on_to_the_true_end(run_cli, folder):
+def test_the_last_chunk_continues_to_the_true_end(run_cli, folder):
     """No frame is lost if headers state fewer or more frames than there are."""
     for promised in (5, 10):
         shutil.rmtree(folder / "job", ignore_errors=True)

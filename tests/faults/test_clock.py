@@ -38,7 +38,7 @@ def test_results_are_those_of_a_steady_clock(
 
 
 @pytest.mark.full
-def test_training_goes_on_from_the_last_step_not_from_the_last_date(inputs: Inputs, tmp_path: Path) -> None:
+def test_training_continues_from_the_last_step_not_from_the_last_date(inputs: Inputs, tmp_path: Path) -> None:
     """Checkpoints are dated in reverse; curves are in the order of steps; no speed is negative."""
     out = tmp_path / "out"
     assert run(*train(inputs, out), "--max-steps", "3", FAULT_CLOCK="back").code == 0

@@ -56,7 +56,7 @@ def assert_told(code: int, stderr: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_an_end_of_memory_is_told_and_leaves_nothing_half(
+def test_a_lack_of_memory_is_reported_and_leaves_nothing_half_written(
     limited: str,
     full: bool,
     inputs: Inputs,

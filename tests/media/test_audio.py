@@ -276,7 +276,7 @@ def test_a_track_is_chosen_by_its_index_and_keeps_its_language(tmp_path):
 
 
 @pytest.mark.parametrize("index", [0, 9])
-def test_what_is_no_sound_is_left_out_with_a_warning(tmp_path, index):
+def test_tracks_without_sound_are_left_out_with_a_warning(tmp_path, index):
     given = write_clip(tmp_path / "silent.mp4", frames=5)
     writer = write(tmp_path / "out.mp4", spans(RATE, 5), audio=AudioSource(given, index, Fraction(0)))
     assert writer.audio_codec is None
@@ -385,7 +385,7 @@ def test_eight_channels_keep_their_places(tmp_path, name, labelled):
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
 @pytest.mark.parametrize("layout", ["16 channels", "hexadecagonal"])
-def test_sixteen_channels_are_mixed_down_and_told(tmp_path, name, layout):
+def test_sixteen_channels_are_mixed_down_and_reported(tmp_path, name, layout):
     writer = with_sound(tmp_path, name, many_channels(tmp_path / "many.mov", layout, 16), count=25)
     left, right = tones(tmp_path / name)
     assert writer.warnings == [f"the sound was mixed down from {layout} to stereo"]

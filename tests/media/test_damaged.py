@@ -154,7 +154,7 @@ ROBUST = ["h264.mp4", "hevc-10bit.mkv", "vp9.webm", "mpeg4.avi", "mpeg1.mpg", "m
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_decoding_goes_on_after_damage(tmp_path, name):
+def test_decoding_continues_after_damage(tmp_path, name):
     path = damage(broken_variant(tmp_path, name), 0.40, 0.45)
     with Reader(path) as reader:
         frames = list(reader)
@@ -164,7 +164,7 @@ def test_decoding_goes_on_after_damage(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "mpeg1.mpg", "mpeg2.ts", "mjpeg.avi", "ffv1.mkv"])
-def test_damage_is_told(tmp_path, name):
+def test_damage_is_reported(tmp_path, name):
     reader = Reader(damage(broken_variant(tmp_path, name), 0.40, 0.45))
     list(reader)
     assert any("damaged" in warning and name in warning for warning in reader.warnings)
@@ -180,7 +180,7 @@ def test_cut_files_give_what_they_have(tmp_path, name):
         assert any("cut short" in warning or "damaged" in warning for warning in reader.warnings)
 
 
-def test_a_cut_gif_is_told(tmp_path):
+def test_a_cut_gif_is_reported(tmp_path):
     path = truncate(write_gif(tmp_path / "a.gif", [noise(index) for index in range(10)], [50] * 10), 0.55)
     reader = Reader(path)
     assert 4 <= len(list(reader)) <= 6
@@ -210,7 +210,7 @@ def test_a_cut_animation_gives_what_it_has(tmp_path, name, least, most):
     assert all(name in warning for warning in reader.warnings)
 
 
-def test_a_cut_animation_of_one_whole_frame_is_told(tmp_path):
+def test_a_cut_animation_of_one_whole_frame_is_reported(tmp_path):
     path = tmp_path / "a.webp"
     Image.fromarray(noise(0)).save(path, save_all=True, append_images=[Image.fromarray(noise(1))], lossless=True)
     reader = Reader(truncate(path, 0.7))
@@ -219,7 +219,7 @@ def test_a_cut_animation_of_one_whole_frame_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.png", "a.avif"])
-def test_damage_in_the_middle_of_an_animation_is_told(tmp_path, name):
+def test_damage_in_the_middle_of_an_animation_is_reported(tmp_path, name):
     path = tmp_path / name
     first, *others = (Image.fromarray(noise(index)) for index in range(10))
     first.save(path, save_all=True, append_images=others, duration=50, lossless=True)

@@ -62,7 +62,7 @@ def test_two_equal_mono_tracks_are_left_and_right(tmp_path):
     assert chosen(given) == ([(1, 2)], [])
 
 
-def test_four_are_two_pairs_and_the_second_is_told(tmp_path):
+def test_four_are_two_pairs_and_the_second_is_reported(tmp_path):
     given = camera(tmp_path / "a.mov", *["pcm_s16le"] * 4)
     left = ["left out of the sound of a.mov: tracks 3 and 4 (see --audio-track)"]
     assert chosen(given) == ([(1, 2)], left)

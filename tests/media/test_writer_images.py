@@ -174,7 +174,7 @@ def test_patterns_name_and_recognise_their_pictures(pattern, number, name):
 
 
 @pytest.mark.parametrize("name", ["frame.png", "%d-%d.png", "100%%d.png", "%s.png"])
-def test_what_is_no_pattern(name):
+def test_invalid_patterns(name):
     assert not is_pattern(Path(name))
 
 

@@ -288,7 +288,7 @@ def test_outputs_whose_names_begin_alike_do_not_share_a_temporary_file(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.gif", "%03d.png"])
-def test_a_folder_that_is_moved_meanwhile_is_told_and_left_clean(tmp_path, name):
+def test_a_folder_that_is_moved_meanwhile_is_reported_and_left_clean(tmp_path, name):
     (tmp_path / "out").mkdir()
     pixels = np.zeros((16, 16, 3), np.uint8)
 

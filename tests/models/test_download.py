@@ -61,7 +61,7 @@ def test_a_download_brings_the_file_its_hash_and_its_progress(server: FileServer
     assert leftovers(target) == []
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server: FileServer, target: Path) -> None:
+def test_a_cut_connection_continues_where_it_stopped(server: FileServer, target: Path) -> None:
     server.cut_after, server.cuts = 300_000, 3
     fetch(server, target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
@@ -171,7 +171,7 @@ def test_addresses_are_tried_in_order(server: FileServer, target: Path) -> None:
         assert len(gone.requests) == 1
 
 
-def test_all_failures_are_told(server: FileServer, target: Path) -> None:
+def test_all_failures_are_reported(server: FileServer, target: Path) -> None:
     server.status = 404
     with pytest.raises(MissingError) as error:
         download([f"{server.address}/a", f"{server.address}/b"], target, Expected(), hint=HINT)
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(server: FileServer, tmp
         fetch(server, tmp_path / "file" / "vox.pth.tar")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(
+def test_a_disk_without_room_is_reported_before_anything_is_written(
     server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = module.shutil.disk_usage(target.parent.parent)
@@ -331,7 +331,7 @@ def test_a_server_without_an_end_is_given_up(target: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("etag", ['"a"', ""])
-def test_an_interruption_leaves_what_the_next_call_goes_on_with_and_nothing_else(
+def test_an_interruption_leaves_what_the_next_call_continues_with_and_nothing_else(
     etag: str, server: FileServer, target: Path
 ) -> None:
     def interrupt(done: int, total: int | None) -> None:

@@ -255,7 +255,7 @@ def test_a_native_file_with_offsets_beyond_its_end_is_refused(tmp_path: Path) ->
         read_checkpoint(path)
 
 
-def test_the_kind_of_a_file_is_told_from_its_first_bytes(tmp_path: Path) -> None:
+def test_the_kind_of_a_file_is_recognised_by_its_first_bytes(tmp_path: Path) -> None:
     assert sniff(save({}, tmp_path / "zip")) == "torch zip"
     assert sniff(save({}, tmp_path / "legacy", zipped=False)) == "torch pickle"
     write_native(tmp_path / "native", {"g": {"a": torch.ones(1)}}, {"licence": "MIT"})

@@ -168,7 +168,7 @@ def test_unknown_names_get_the_nearest_one(host: Host) -> None:
     assert error.value.hint.startswith("Did you mean 'vox-adv'?")
 
 
-def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
+def test_a_path_is_recognised_by_its_separator_its_suffix_or_its_existence(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -90,12 +90,12 @@ configurations = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(configurations)
-def test_what_is_read_builds_the_very_same_tensors(configuration: dict[str, Any]) -> None:
+def test_the_inferred_architecture_builds_the_very_same_tensors(configuration: dict[str, Any]) -> None:
     groups = tensors_of(SPEC.schema().model_validate(configuration))
     assert shapes_of(tensors_of(SPEC.schema().model_validate(read(groups).model_params))) == shapes_of(groups)
 
 
-def test_the_filter_tells_the_scale_and_the_scale_the_frame(host: Host) -> None:
+def test_the_filter_gives_the_scale_and_the_scale_gives_the_frame_size(host: Host) -> None:
     for scale, width, side in ((0.5, 5, 128), (0.25, 13, 256), (0.125, 29, 512)):
         sets = [
             f"model_params.kp_detector_params.scale_factor={scale}",

@@ -168,7 +168,7 @@ def test_the_jacobian_of_a_transform_is_its_slope():
 
 
 @pytest.mark.parametrize(("share", "expected"), [(40.0, "source"), (-40.0, "painted")])
-def test_the_blend_takes_the_warped_source_or_what_is_painted(share: float, expected: str) -> None:
+def test_the_blend_selects_the_warped_source_or_the_decoded_frame(share: float, expected: str) -> None:
     torch.manual_seed(0)
     motion_network = DenseMotionNetwork(
         num_kp=2, num_channels=3, block_expansion=4, max_features=8, num_blocks=1, scale_factor=1.0,

@@ -134,7 +134,7 @@ def test_it_does_not_depend_on_how_frames_are_batched():
     assert torch.equal(torch.cat(parts), whole.keypoints)
 
 
-def test_it_goes_on_in_another_process():
+def test_it_continues_in_another_process():
     points = trembling(20)
     smoother = MotionSmoother()
     smoother(Motion(points[:10]), times(10))

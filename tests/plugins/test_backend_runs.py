@@ -68,7 +68,7 @@ def whole(request, training_clips, tmp_path_factory):
     return request.param, folder / "run"
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, training_clips, tmp_path, host):
+def test_a_killed_run_continues_as_if_nothing_had_happened(whole, training_clips, tmp_path, host):
     name, uninterrupted = whole
     own = own_config(training_clips, tmp_path / "run", write_preset(tmp_path, name), resume="auto")
 

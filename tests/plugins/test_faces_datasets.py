@@ -69,7 +69,7 @@ def test_preprocess_takes_the_published_frames_and_boxes(tmp_path: Path, run_cli
     assert len(list((out / "train").iterdir())) == 2
 
 
-def test_rows_that_cannot_be_used_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_used_are_reported_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     video(tmp_path / "good.mp4")
     bad = {
         row("good", 10, 10, "train", "p"): "it ends at frame 10 and starts at 10",

@@ -229,7 +229,7 @@ def test_clips_of_a_few_frames_and_clips_without_keypoints(name: str, count: int
 
 
 @pytest.mark.parametrize("name", [*KEYPOINT_METRICS, *EMBEDDING_METRICS])
-def test_without_a_source_it_is_said_what_to_name(host: Host, name: str) -> None:
+def test_without_a_source_the_hint_says_what_to_choose(host: Host, name: str) -> None:
     with pytest.raises(UsageError, match=r"there are no (keypoints|embeddings) for talk") as error:
         host.metrics[name].build().clip(MetricClip("talk", 25.0))
     assert "Choose a" in error.value.hint

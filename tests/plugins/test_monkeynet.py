@@ -296,7 +296,7 @@ def test_the_published_presets_are_read_off_their_tensors(name, host, spec):
         assert counts == [80_650_717, 14_138_690, 1_719_489]
 
 
-def test_tensors_that_contradict_each_other_are_told(spec):
+def test_tensors_that_contradict_each_other_are_reported(spec):
     groups = {name: dict(module.state_dict()) for name, module in narrow(spec, narrow_params()).modules().items()}
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.weight"] = torch.zeros(7, 20, 3, 3)
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.bias"] = torch.zeros(7)
@@ -310,7 +310,7 @@ def test_tensors_that_contradict_each_other_are_told(spec):
         spec.read_architecture(groups)
 
 
-def test_tensors_that_fit_several_configurations_are_told(spec):
+def test_tensors_that_fit_several_configurations_are_reported(spec):
     params = narrow_params()
     # Four parts of three channels, or three of four.
     params["generator_params"]["kp_embedding_params"] |= {"add_bg_feature_map": True, "use_difference": True}
@@ -338,6 +338,6 @@ def test_a_checkpoint_of_another_configuration_is_refused(host):
         ("generator_params.dense_motion_params.use_masks", True, r"did you mean 'use_mask'\?"),
     ],
 )
-def test_what_is_wrong_with_a_preset_is_said(key, value, message, host):
+def test_what_is_wrong_with_a_preset_is_reported(key, value, message, host):
     with pytest.raises(UsageError, match=message):
         load_preset("monkeynet-shapes", host, options={f"model_params.{key}": value})

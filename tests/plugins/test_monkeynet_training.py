@@ -155,7 +155,7 @@ def test_without_a_discriminator_the_frame_alone_is_compared(spec):
         ({"loss_weights": {"reconstruction": [0, 0, 0], "generator_gan": 0}}, {}, "have weight 0"),
     ],
 )
-def test_what_cannot_be_trained_is_said(spec, changes, model_changes, message):
+def test_configurations_that_cannot_be_trained_are_reported(spec, changes, model_changes, message):
     with pytest.raises(UsageError, match=message) as caught:
         built(spec, params(**changes), **model_changes)
     assert caught.value.hint
@@ -215,6 +215,6 @@ def test_published_schedules(host):
         ("train_params.transform_params.points_tps=7", "'train_params' should not set transform_params"),
     ],
 )
-def test_what_is_wrong_with_the_training_is_said(setting, message, host):
+def test_what_is_wrong_with_the_training_is_reported(setting, message, host):
     with pytest.raises(UsageError, match=message):
         load_preset("monkeynet-shapes", host, sets=[setting])

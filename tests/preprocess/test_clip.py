@@ -75,7 +75,7 @@ def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:
     assert one.measure == other.measure
 
 
-def test_boxes_are_cut_and_beyond_the_picture_its_border_goes_on(tmp_path: Path) -> None:
+def test_boxes_are_cut_and_beyond_the_picture_its_border_continues(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     raw = write_frames(tmp_path / "raw", [picture] * 2)
     make(tmp_path / "inside", path=raw, box=Box(10, 20, 26, 36))
@@ -105,7 +105,7 @@ def test_boxes_are_cut_and_beyond_the_picture_its_border_goes_on(tmp_path: Path)
         (Box(1.2, 2.2, 9.2, 10.3), "pad", Box(1.2, 2.2, 9.2, 10.3)),
     ],
 )
-def test_what_is_no_square_becomes_one(box: Box | None, fit: str, expected: Box | None) -> None:
+def test_other_shapes_become_squares(box: Box | None, fit: str, expected: Box | None) -> None:
     assert squared(box, 64, 48, fit) == expected
 
 

@@ -187,7 +187,7 @@ def test_a_gone_raw_file_does_not_cost_the_clip(run_cli, tmp_path, planned):
     assert manifest(out)[0]["frames"] == 12
 
 
-def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
+def test_failures_are_listed_and_the_rest_continues(run_cli, tmp_path, planned):
     """Including a killed worker, and frames that cannot be pickled."""
     raw = write_plan(
         tmp_path / "raw",
@@ -386,7 +386,7 @@ def test_two_runs_do_not_share_a_folder(run_cli, tmp_path, planned):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(run_cli, tmp_path, planned):
+def test_a_full_disk_stops_the_run_and_the_next_one_continues(run_cli, tmp_path, planned):
     import resource
 
     clips = [grey("a", "small", count=2), grey("b", "large", count=40, shade=100)]
@@ -432,7 +432,7 @@ def test_speed_of_a_video_is_kept(run_cli, tmp_path, planned):
     assert track(tmp_path / "out" / line["file"]).times == [index * Fraction(1001, 30000) for index in range(9)]
 
 
-def test_a_split_whose_clips_all_failed_is_told(run_cli, tmp_path):
+def test_a_split_whose_clips_all_failed_is_reported(run_cli, tmp_path):
     for split in ("train", "test"):
         (tmp_path / "raw" / split).mkdir(parents=True)
     write_clip(tmp_path / "raw" / "train" / "a#1.mp4", width=48, height=48, frames=3)
@@ -462,7 +462,7 @@ def test_interlaced_footage_is_made_whole(run_cli, tmp_path):
         assert combs < 2 if mode != "off" else combs > 6
 
 
-def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
+def test_a_foreign_manifest_is_not_rewritten(run_cli, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')

@@ -52,7 +52,7 @@ def test_the_rule_of_the_split() -> None:
             split_of(PEOPLE, fraction, 0)
 
 
-def test_splits_of_the_data_set_win_and_nobody_is_in_both(caplog: pytest.LogCaptureFixture) -> None:
+def test_splits_of_the_data_set_win_and_no_identity_is_in_both(caplog: pytest.LogCaptureFixture) -> None:
     told = [clip("a", split="test"), clip("a", "d"), clip("b", split="train"), clip("b", "d", split="test")]
     free = [clip(name) for name in PEOPLE]
     splits = assign_splits([*told, *free], 0.1, 7)

@@ -140,7 +140,7 @@ def _refused(run_cli, inputs, out, *options):
         ({"password": b"secret"}, "key.pem is encrypted"),
     ],
 )
-def test_what_cannot_sign_is_told_before_rendering(run_cli, inputs, tmp_path, options, complaint):
+def test_what_cannot_sign_is_reported_before_rendering(run_cli, inputs, tmp_path, options, complaint):
     chain = write_chain(tmp_path / "chain", **options)
     code, said = _refused(run_cli, inputs, tmp_path / "a.mp4", *chain.options)
     assert (code, complaint in said) == (2, True), said

@@ -62,7 +62,7 @@ def wait_for_lines(out: Path, count: int, process: ForkedCommand) -> None:
 
 
 @pytest.mark.slow
-def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
+def test_killed_then_stopped_a_run_continues_bit_for_bit(
     training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
 ) -> None:
     """Also with different numbers of workers, which change nothing."""
@@ -162,7 +162,9 @@ def test_all_that_a_run_writes_animates_and_can_be_exported_and_imported(
     assert "num_epochs: 6" in shown["preset_text"]
 
 
-def test_fine_tuning_tells_what_it_takes(training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run) -> None:
+def test_fine_tuning_reports_the_weights_that_it_uses(
+    training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
+) -> None:
     own = replace(config(training_clips, tmp_path / "run"), init_from=str(whole / "model.safetensors"))
     words = [*training_runs.arguments(own), "--init-from", str(own.init_from), "--max-steps", "1"]
     result = run_cli(*words)

@@ -48,7 +48,7 @@ def test_alone() -> None:
 
 
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_an_error_is_told_once_and_ends_all(culprit: int) -> None:
+def test_an_error_is_reported_once_and_ends_all(culprit: int) -> None:
     def work(rank: int) -> Any:
         with join("cpu") as processes:
             processes.any(False)

@@ -108,7 +108,7 @@ def test_auto_starts_anew_where_a_run_was_killed_before_its_first_checkpoint(
     assert "no checkpoint yet" in caplog.text
 
 
-def test_auto_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_auto_refuses_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(UsageError, match="contains no checkpoint"):
         open_run(tmp_path, "auto")
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Path, caplog: pyt
     assert "step-00001500.pt is damaged" in caplog.text
 
 
-def test_all_damaged_is_told_and_not_started_over(run: Path) -> None:
+def test_all_damaged_is_reported_and_not_started_over(run: Path) -> None:
     with pytest.raises(ModelError, match="every checkpoint"):
         open_run(run, "auto", readable=lambda path: False)
 

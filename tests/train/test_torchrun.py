@@ -133,7 +133,7 @@ def test_a_signal_saves_and_ends_all(clips: Path, tmp_path: Path) -> None:
     assert stdout == ""
 
 
-def test_an_error_is_told_once(clips: Path, tmp_path: Path) -> None:
+def test_an_error_is_reported_once(clips: Path, tmp_path: Path) -> None:
     """By the first process; torchrun, which the test replaces, ends the other one when the first has failed."""
     run = tmp_path / "run"
     run.mkdir()

@@ -127,7 +127,7 @@ def test_the_finished_model_is_the_average_and_says_how_it_was_made(whole: dict[
 
 
 @pytest.mark.parametrize(("recipe", "last", "workers"), [("cosine", 1, 0), ("cosine", 4, 2), ("milestones", 5, 0)])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+def test_a_killed_run_continues_as_if_nothing_had_happened(
     recipe: str, last: int, workers: int, training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
 ) -> None:
     own = config(training_clips, tmp_path / "run", sets=RECIPES[recipe], workers=workers, resume="auto")
@@ -166,7 +166,7 @@ def test_a_finished_run_has_nothing_to_do_and_stays_as_it_is(
     assert_as_uninterrupted(own.out, whole["cosine"])
 
 
-def test_a_longer_run_goes_on_from_another_ones_checkpoint(training_clips: Path, tmp_path: Path, host: Host) -> None:
+def test_a_longer_run_continues_from_another_ones_checkpoint(training_clips: Path, tmp_path: Path, host: Host) -> None:
     first = config(training_clips, tmp_path / "first", sets=MILESTONES, max_steps=4, seed=3)
     assert train(first, host).model == first.out / "model.safetensors"
     second = config(training_clips, tmp_path / "second", sets=MILESTONES, resume=str(first.out))
@@ -297,7 +297,7 @@ def test_a_worker_that_the_system_ends_is_no_bug(training_clips: Path, tmp_path:
         )
 
 
-def test_a_damaged_resume_file_is_told(
+def test_a_damaged_resume_file_is_reported(
     training_clips: Path, tmp_path: Path, host: Host, whole: dict[str, Path]
 ) -> None:
     content = torch.load(step_checkpoint(whole["cosine"], 3), weights_only=True)
@@ -360,7 +360,7 @@ def test_a_seed_decides_everything(training_clips: Path, whole: dict[str, Path],
     assert all(first[name] != other[name] for name in first)
 
 
-def test_gradients_are_clipped_and_their_norms_told(training_clips: Path, tmp_path: Path, host: Host) -> None:
+def test_gradients_are_clipped_and_their_norms_reported(training_clips: Path, tmp_path: Path, host: Host) -> None:
     """The first step's norms are those before clipping; after it, the weights differ."""
     for name, sets in (("free", ()), ("clipped", ("train_params.max_grad_norm=1e-9",))):
         train(config(training_clips, tmp_path / name, sets=sets, max_steps=2), host)

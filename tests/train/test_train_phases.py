@@ -149,7 +149,9 @@ def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
         ),
     ],
 )
-def test_what_cannot_be_trained_is_told_before_anything_starts(sets: list[str], message: str, host: Host) -> None:
+def test_configurations_that_cannot_be_trained_are_reported_before_the_start(
+    sets: list[str], message: str, host: Host
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         prepared(host, *sets)
     assert caught.value.exit_code == 2

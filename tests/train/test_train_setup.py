@@ -199,7 +199,7 @@ def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, thir
     assert "expressions needs the detector of train_params.guidance" in error.message
 
 
-def test_a_run_starts_from_another_model_and_says_what_it_took(
+def test_a_run_starts_from_another_model_and_reports_the_weights_used(
     training_clips: Path, trained: Path, tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also with --resume auto if there is no run yet."""

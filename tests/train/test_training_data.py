@@ -320,7 +320,7 @@ def test_processes_share_the_batch(folder: Path, reference: list[dict[str, torch
         assert same({key: torch.cat((first[key], second[key])) for key in first}, whole)
 
 
-def test_a_run_goes_on_where_it_stopped(folder: Path, reference: list[dict[str, torch.Tensor]]) -> None:
+def test_a_run_continues_where_it_stopped(folder: Path, reference: list[dict[str, torch.Tensor]]) -> None:
     found = list(batches(everything(folder), batch_size=4, first_step=3, steps=4))
     assert all(same(one, other) for one, other in zip(found, reference[3:], strict=True))
 
@@ -347,7 +347,9 @@ def test_the_random_state_of_the_run_is_left_alone(workers: int, folder: Path) -
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_lost_clip_is_told_once_and_replaced(workers: int, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_clip_is_reported_once_and_replaced(
+    workers: int, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole, broken = make(folder, repeats=4), make(folder, repeats=4)
     shutil.rmtree(folder / "train" / "cid#3")
     with caplog.at_level(logging.WARNING):
