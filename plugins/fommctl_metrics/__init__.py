@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fommctl.api import MetricSpec, hookimpl
-from fommctl_metrics.places import ALEXNET_URL, INCEPTION_URL, what_is_missing
+from fommctl_metrics.locations import ALEXNET_URL, INCEPTION_URL, missing_requirement
 
 
 @hookimpl
 def fommctl_metrics() -> Iterator[MetricSpec]:
-    yield from _of_pixels()
-    yield from _of_brightness()
-    yield from _of_flicker()
-    yield from _of_perception()
+    yield from _pixel_metrics()
+    yield from _brightness_metrics()
+    yield from _flicker_metrics()
+    yield from _perceptual_metrics()
 
 
-def _of_pixels() -> Iterator[MetricSpec]:
+def _pixel_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="l1.paper",
         summary="Mean absolute difference before rounding to 8 bits, over all frames: FOMM's reconstruction loss",
@@ -49,7 +49,7 @@ def _of_pixels() -> Iterator[MetricSpec]:
     )
 
 
-def _of_brightness() -> Iterator[MetricSpec]:
+def _brightness_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="psnr.luma",
         summary="Peak signal-to-noise ratio of brightness, by scikit-video; 100 for equal frames",
@@ -91,7 +91,7 @@ def _of_brightness() -> Iterator[MetricSpec]:
     )
 
 
-def _of_flicker() -> Iterator[MetricSpec]:
+def _flicker_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="warp-error",
         summary="Flicker: mean squared difference from the previous frame, warped by the true video's optical flow",
@@ -109,7 +109,7 @@ def _of_flicker() -> Iterator[MetricSpec]:
     )
 
 
-def _of_perception() -> Iterator[MetricSpec]:
+def _perceptual_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="lpips",
         summary="Learned perceptual distance on AlexNet, version 0.1; needs torchmetrics (extra eval) and a download "
@@ -117,7 +117,7 @@ def _of_perception() -> Iterator[MetricSpec]:
         unit="distance",
         lower_is_better=True,
         build="fommctl_metrics.lpips:lpips",
-        ready=lambda: what_is_missing(ALEXNET_URL),
+        ready=lambda: missing_requirement(ALEXNET_URL),
     )
     yield MetricSpec(
         name="fid",
@@ -126,6 +126,6 @@ def _of_perception() -> Iterator[MetricSpec]:
         unit="distance",
         lower_is_better=True,
         build="fommctl_metrics.frechet:FrechetDistance",
-        ready=lambda: what_is_missing(INCEPTION_URL),
+        ready=lambda: missing_requirement(INCEPTION_URL),
         combine="fommctl_metrics.frechet:combined",
     )

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from fommctl.api import ModelError
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
+from fommctl_metrics.locations import INCEPTION_URL
 from fommctl_metrics.pixels import Pixels, truth_of
-from fommctl_metrics.places import INCEPTION_URL
 from fommctl_metrics.weights import published, torchmetrics
 
 SIDE = 299

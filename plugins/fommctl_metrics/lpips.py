@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fommctl.api import ModelError
 from fommctl.api.metrics import FrameChunk
+from fommctl_metrics.locations import ALEXNET_URL
 from fommctl_metrics.pixels import FrameMetric, Pixels, Values, truth_of
-from fommctl_metrics.places import ALEXNET_URL
 from fommctl_metrics.weights import published, torchmetrics
 
 SMALLEST = 31

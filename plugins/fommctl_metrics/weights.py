@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fommctl.api import MissingError, ModelError
 from fommctl.api.weights import weights_file
-from fommctl_metrics.places import path_of
+from fommctl_metrics.locations import path_of
 
 
 def published(url: str) -> Mapping[str, Tensor]:

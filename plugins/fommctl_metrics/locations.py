@@ -21,7 +21,7 @@ def path_of(url: str) -> Path:
     return hub_folder() / Path(urlsplit(url).path).name
 
 
-def what_is_missing(url: str) -> str | None:
+def missing_requirement(url: str) -> str | None:
     """Return a short reason if a metric with the weights at this URL is not ready, else None."""
     if find_spec("torchmetrics") is None:
         return "the package torchmetrics is not installed"
