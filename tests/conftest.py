@@ -1,4 +1,4 @@
-"""What every test stands on: a home of its own, no network, the plugin host, and ways to run the command."""
+"""Fixtures for all tests: a separate home, no network, the plugin host, and ways to run the command."""
 
 import hashlib
 import json
@@ -20,27 +20,27 @@ from fommctl.host import Host, load_host
 
 CHECKOUT = Path(__file__).parents[1]
 GOLDEN = CHECKOUT / "tests" / "golden"
-# Workers of xdist share the cores: with threads of their own, operators wait for each other more than they compute.
+# xdist's workers share the cores: with several threads each, operators wait for each other longer than they compute.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# face-alignment has numba compile, for nine seconds, what a test calls once.
+# Through face-alignment, numba would compile for nine seconds what a test calls once.
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
-# Some four hundred processes are started: compiled once, fommctl takes each 0.8 s less.
+# Tests start about four hundred processes; with compiled modules, each starts 0.8 s faster.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--full", action="store_true", help="Faults and fuzzing: every moment and every mutated file, not a sample."
+        "--full", action="store_true", help="Fault and fuzz tests: all moments and mutated files instead of a sample."
     )
     parser.addoption(
-        "--write-golden", action="store_true", help="Write texts and keys in tests/golden anew, instead of comparing."
+        "--write-golden", action="store_true", help="Write texts and keys to tests/golden instead of comparing them."
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give signals back what they do for a person: a background shell has them ignored, here and in every child."""
+    """Restore the default actions of signals: background shells ignore them, which children inherit."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -48,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `full` are for `--full` alone. Files with slow tests come first: at the end, where a worker of xdist
-    cannot take from the other any more, tests are short."""
+    """Deselect tests marked `full` without `--full`. Files with slow tests come first, so that only short tests remain
+    at the end, when xdist's workers can no longer take work from each other."""
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in left_out]
@@ -60,13 +60,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether `make test-faults` runs, which takes its time, or `make test`, which takes a sample."""
+    """Whether this is the complete run of `make test-faults`, not the sample of `make test`."""
     return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """golden(name, text) compares with tests/golden/NAME, or writes it under --write-golden."""
+    """golden(name, text): compares the text with tests/golden/NAME, or writes it with --write-golden."""
 
     def compare(name: str, text: str) -> None:
         path = GOLDEN / name
@@ -74,15 +74,15 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         recorded = path.read_text(encoding="utf-8") if path.exists() else ""
-        assert text.splitlines() == recorded.splitlines(), f"not as in {path.name}; on purpose? --write-golden"
+        assert text.splitlines() == recorded.splitlines(), f"differs from {path.name}; if intended, use --write-golden"
 
     return compare
 
 
 @pytest.fixture(scope="session")
 def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """json_keys(name, data) compares keys and types with those of this name in tests/golden/json_keys.json, or writes
-    them there under --write-golden (in one process)."""
+    """json_keys(name, data): compares keys and types with those recorded under this name in
+    tests/golden/json_keys.json, or writes them there with --write-golden (in one process)."""
 
     def compare(name: str, data: Any, free: Sequence[str] = ()) -> None:
         path, found = GOLDEN / "json_keys.json", json_shapes.shape(data, free)
@@ -90,14 +90,14 @@ def json_keys(request: pytest.FixtureRequest) -> Callable[..., None]:
         if request.config.getoption("--write-golden"):
             recorded[name] = found
             path.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        assert found == recorded.get(name), f"not as in {path.name}; on purpose? --write-golden"
+        assert found == recorded.get(name), f"differs from {path.name}; if intended, use --write-golden"
 
     return compare
 
 
 @pytest.fixture(scope="session", autouse=True)
 def faces_once() -> Iterator[None]:
-    """Build dlib's detector once, and search a picture for faces once: both give the same each time, and take up to a
+    """Build dlib's detector once, and search each picture for faces once: results do not change, and both take up to a
     second, half the time of a short animation."""
     from fommctl_faces import hog
     from fommctl_faces.hog import HogDetector
@@ -107,7 +107,7 @@ def faces_once() -> Iterator[None]:
     found: dict[Any, list[Any]] = {}
 
     def build_once(self: HogDetector) -> None:
-        if not built or sys.modules.get("dlib") is None:  # a test may say that it is not installed
+        if not built or sys.modules.get("dlib") is None:  # tests may simulate that it is not installed
             build(self)
             built.append(self._find)
         self._find = built[0]
@@ -146,8 +146,8 @@ def models_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def torch_once() -> Iterator[None]:
-    """Import torch once for all worker processes that are started in this one. Commands in a process of their own, and
-    tests of the workers, start each worker as users do."""
+    """Import torch once for all worker processes started by this process. Commands in their own processes, and tests of
+    the workers, start each worker as users do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fommctl.workers.CONTEXT", forked_workers.ForkedWorkers())
         yield
@@ -155,7 +155,7 @@ def torch_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """FOMMCTL_HOME in a temporary folder, no downloads, all plugins; returns the home."""
+    """Set FOMMCTL_HOME to a temporary folder, without downloads and with all plugins; return the home."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FOMMCTL_HOME", str(home))
     monkeypatch.setenv("FOMMCTL_OFFLINE", "1")
@@ -171,20 +171,20 @@ def host() -> Host:
 
 @pytest.fixture
 def run_cli() -> Callable[..., command_line.Result]:
-    """run_cli("animate", ...) in this process -> Result(code, stdout, stderr, json())."""
+    """run_cli("animate", ...): runs in this process; returns Result(code, stdout, stderr, json())."""
     return command_line.run_inside
 
 
 @pytest.fixture
 def run_process() -> Callable[..., command_line.Result]:
-    """run_process("animate", ..., path=FOLDER_OF_DISTRIBUTIONS, VARIABLE="value") in a process of its own."""
+    """run_process("animate", ..., path=FOLDER_OF_DISTRIBUTIONS, VARIABLE="value"): runs in its own process."""
     return command_line.run_process
 
 
 @pytest.fixture
 def run_beside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., command_line.Result]:
-    """run_beside("animate", ..., path=FOLDER_OF_DISTRIBUTIONS, VARIABLE="value") in this process, beside what the
-    folder holds: as `run_process`, and quicker."""
+    """run_beside("animate", ..., path=FOLDER_OF_DISTRIBUTIONS, VARIABLE="value"): runs in this process with the
+    folder's distributions; faster than `run_process`."""
 
     def run(*arguments: str | Path, path: Path | None = None, **changes: str) -> command_line.Result:
         modules = set(sys.modules)
@@ -203,7 +203,7 @@ def run_beside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., command_line.Re
 
 
 def _forget(modules: set[str], folder: Path | None) -> None:
-    """Forget the modules of a folder that were imported since there were `modules`."""
+    """Remove the modules of a folder from sys.modules that are not in `modules`."""
     for name in set(sys.modules) - modules:
         if folder is not None and str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
@@ -211,7 +211,7 @@ def _forget(modules: set[str], folder: Path | None) -> None:
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """third_party(source, name=..., entry=...) installs a distribution for this test."""
+    """third_party(source, name=..., entry=...): installs a distribution for this test."""
     modules = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
     yield lambda source, **options: distributions.install(tmp_path, source, **options)
@@ -220,7 +220,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Sums are rounded alike in all runs, as in processes of one thread."""
+    """Use a single thread, so that sums are rounded alike in all runs."""
     import torch
 
     before = torch.get_num_threads()
@@ -239,7 +239,7 @@ def animator() -> Any:
 
 @pytest.fixture(scope="session")
 def training_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six clips of six identities to train on, one more to validate with; not to be written to."""
+    """Six training clips of six identities and one validation clip; read-only."""
     import training_runs
 
     return training_runs.write_training_clips(tmp_path_factory.mktemp("training-clips"))

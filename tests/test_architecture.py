@@ -1,4 +1,4 @@
-"""Who may import whom: each floor stands on those below it, heavy libraries have one door each."""
+"""Rules for imports: packages import only from those below them, and heavy libraries are imported in one place each."""
 
 import ast
 import subprocess
@@ -37,10 +37,10 @@ FLOORS = (
     },
     {"fommctl", "__main__", "cli"},
 )
-"""Modules and packages of `fommctl` from the ground up; `fommctl` itself, whose `load` imports `animate` when it is
-called, stands on top."""
+"""Modules and packages of `fommctl` from bottom to top; `fommctl` itself is at the top, since its `load` imports
+`animate` when called."""
 APART = {"batch", "crop", "doctor", "edit", "evaluate", "farm", "preprocess", "train"}
-"""Commands that may not import each other."""
+"""Commands, which may not import each other."""
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 OURS = sorted((ROOT / "fommctl").rglob("*.py"))
 THEIRS = [path for name in PLUGINS for path in sorted((ROOT / "plugins" / name).rglob("*.py"))]
@@ -61,7 +61,7 @@ def parsed(path: Path) -> ast.Module:
 
 @cache
 def imports(path: Path, *, types: bool = True) -> tuple[str, ...]:
-    """Return the full names that a file imports, anywhere; without types: without those for the type checker only."""
+    """Return the full names of all imports in a file.  types: include those for type checkers only."""
     return tuple(_imports(path, types))
 
 
@@ -85,7 +85,7 @@ def _imports(path: Path, types: bool) -> Iterator[str]:
 
 
 def floor(name: str) -> int:
-    """Return the floor of a module, or of a name that is imported from one."""
+    """Return the level of a module, or of a name imported from one."""
     found = [number for number, modules in enumerate(FLOORS) if room(name) in modules]
     assert found, f"{name} stands on no floor"
     return found[0]
@@ -96,7 +96,7 @@ ROOMS = {module_name(path).split(".")[1] for path in OURS if "." in module_name(
 
 @cache
 def room(name: str) -> str:
-    """Return the part of `fommctl` that a name belongs to."""
+    """Return the part of `fommctl` to which a name belongs."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "fommctl"
 
@@ -151,7 +151,7 @@ def check_doors(path: Path) -> None:
     if package != "fommctl.media":
         assert not roots & {"av", "PIL"}, path
     if package != "fommctl.cli":
-        # Configuration classes hold `typer.Option` beside the type of a field.
+        # Configuration classes have `typer.Option` in the annotations of their fields.
         declares = path.name in ("config.py", "options.py")
         assert not roots & ({"rich", "click"} if declares else {"typer", "rich", "click"}), path
 
@@ -189,7 +189,7 @@ def test_folders_packages_and_entry_points_agree() -> None:
 
 
 def loaded_by(*steps: str) -> list[set[str]]:
-    """The modules in memory after each step, in one fresh interpreter."""
+    """Return the modules in memory after each step, in one fresh interpreter."""
     report = "\nimport sys\nprint('\\nloaded:', *sys.modules)\n"
     code = "".join(f"{step}{report}" for step in steps)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -217,7 +217,7 @@ def test_plugins_and_help_import_nothing_heavy() -> None:
 
 
 def test_mathematics_api_and_training_stand_without_media_libraries() -> None:
-    """On a machine that only trains, clips may come as pictures; what reads videos is imported where one is read."""
+    """On a machine that only trains, clips may be pictures; libraries for videos are imported only to read one."""
     names = list(map(module_name, OURS))
     pure = [name for name in names if name.startswith(("fommctl.networks", "fommctl.api"))]
     training = [name for name in names if name.startswith("fommctl.train.")]

@@ -1,4 +1,4 @@
-"""One table of bad input: each command line gets one error line with a hint and the exit code, and changes nothing."""
+"""A table of bad input: each command line gives one error line with a hint and the exit code, and changes nothing."""
 
 import json
 import shlex
@@ -12,11 +12,11 @@ from PIL import Image
 from shots import ASTRONAUT, portrait
 
 YAML_CODE = "model_params: !!python/object/apply:os.system ['touch pwned']\n"
-"""Would run a program in a reader that builds Python objects."""
+"""YAML that would run a program in a reader that builds Python objects."""
 WRONG_TYPES = "backend: fomm\nmodel_params:\n  common_params: {num_kp: ten, num_channels: 3}\n  kp_detector_parms: {}\n"
 JOB = {"source": "portrait.png", "driving": "clip.mp4", "output": "made.mkv"}
 
-# Command line in a folder of the files below, exit code, a part of what is said.
+# Command line in a folder of the files below, exit code, part of the message.
 ANIMATE = "animate portrait.png clip.mp4 --crop none"
 TRAIN = "train --preset smoke --data data --out run"
 EVALUATE = "evaluate --data data -o scores"
@@ -163,7 +163,7 @@ ROWS = [tuple(part.strip() for part in line.rsplit("|", 2)) for line in TABLE.sp
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files, most of them broken in one way each."""
+    """Write a folder of files, most of them broken in one way each."""
     folder = tmp_path_factory.mktemp("inputs")
     portrait(folder / "portrait.png")
     write_clip(folder / "clip.mp4", width=64, height=64, frames=8)

@@ -1,4 +1,4 @@
-"""The commands and the Python of the README and of the pages under docs, as they stand there."""
+"""The commands and the Python code of the README and the pages under docs, exactly as printed."""
 
 import re
 import shlex
@@ -31,8 +31,8 @@ PYTHON = [pytest.param(blocks(page, "python"), id=page.stem) for page in PAGES i
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The folder of someone who has a portrait and a clip. The demo's clip is as short, `bench` measures once, and
-    `doctor` starts no processes: its own tests do."""
+    """Create a user's folder with a portrait and a clip. For speed, the demo's clip is as short, `bench` measures once,
+    and `doctor`, which has its own tests, starts no processes."""
     Image.open(ASTRONAUT).convert("RGB").crop((64, 0, 384, 320)).save(tmp_path / "portrait.jpg", quality=95)
     (tmp_path / "bundled").mkdir()
     face_clip(tmp_path / "bundled/talk.mp4", count=4)
@@ -52,7 +52,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plates(here):
-    """What a compositing house adds to that folder."""
+    """Add the files of a compositing house to that folder."""
     pytest.importorskip("OpenImageIO")
     import plates_made
 
@@ -75,7 +75,7 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if commands])
 def test_commands(page, here, run_cli, request):
-    """A reader who runs the commands of a page one after the other."""
+    """Run the commands of a page one after the other, as a reader would."""
     if page == "post-production":
         request.getfixturevalue("plates")
     for command in COMMANDS[page]:

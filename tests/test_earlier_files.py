@@ -1,7 +1,5 @@
-"""Files that an earlier version wrote are understood: sidecar, status file, training run, clips of `crop` and others.
-
-They lie in tests/fixtures/house and are never written anew.
-"""
+"""Files written by an earlier version are still read: sidecar, status file, training run, clips of `crop` and others.
+They are in tests/fixtures/house and are never rewritten."""
 
 from __future__ import annotations
 
@@ -29,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy with its own path in the files, and with the times of change that the files have noted; the current
-    folder, as when they were written."""
+    """Copy the files, with their new path in them and with the modification times that they record, to the current
+    folder, where they were when written."""
     folder = tmp_path / "house"
     shutil.copytree(FILES, folder)
     for path in (folder / "batch/status.jsonl", folder / "crop/out/.crop.jsonl"):
@@ -52,7 +50,7 @@ def set_time(path: Path, nanoseconds: int) -> None:
 
 
 def content(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Bytes and time of change of every file."""
+    """Return content and modification time of every file."""
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -62,7 +60,7 @@ def done(result: Result) -> Any:
 
 
 def test_a_sidecar_renders_the_same_again(house: Path, run_cli: Run) -> None:
-    """Bit for bit where versions and processor are those of the sidecar; the command fails where nothing explains a
+    """Rendering is identical bit for bit with the sidecar's versions and processor, and fails if nothing explains a
     difference."""
     recorded = json.loads((house / "animate/result.mkv.json").read_text())
     data = done(run_cli("animate", "--from-sidecar", "animate/result.mkv.json", "-o", "again.mkv", "--json"))
@@ -93,21 +91,21 @@ def test_a_status_file_keeps_what_is_done(house: Path, run_cli: Run) -> None:
     data = done(run_cli(*words, "--workers", "0", "--json"))
     assert data["counts"] == {"done": 1, "kept": 1, "failed": 0, "not started": 0}
     assert content(house / "batch/out").items() >= before.items()
-    # The job that was killed has the inputs and options of the sidecar, and so the frames of its result.
+    # The killed job has the inputs and options of the sidecar, and so the frames of its result.
     wanted, found = (np.stack(frames(house / name)).astype(int) for name in ("animate/result.mkv", "batch/out/two.mkv"))
     assert np.abs(found - wanted).mean() < 0.5
     assert done(run_cli(*words, "--json"))["counts"]["kept"] == 2
 
 
 @pytest.mark.parametrize("change", [("--default", "smooth=yes"), ("--seed", "1")], ids=["smooth", "seed"])
-def test_a_status_file_tells_what_changed(house: Path, run_cli: Run, change: tuple[str, ...]) -> None:
+def test_a_status_file_shows_what_changed(house: Path, run_cli: Run, change: tuple[str, ...]) -> None:
     words = ("batch", "batch/jobs.jsonl", "--model", "training/run/model.safetensors", *EXACT, "--default", "crop=none")
     plan = done(run_cli(*words, *change, "--dry-run", "--json"))["plan"]
     assert plan[0]["reason"] == "changed: options"
 
 
-def test_a_run_goes_on(house: Path, tmp_path: Path, run_cli: Run) -> None:
-    """With the losses of a run that the earlier version did not stop."""
+def test_a_run_continues(house: Path, tmp_path: Path, run_cli: Run) -> None:
+    """The losses are those of a run that the earlier version completed."""
     clips, run = tmp_path / "clips", house / "training/run"
     for split, count in (("train", 6), ("test", 1)):
         for clip in range(count):

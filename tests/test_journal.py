@@ -1,4 +1,4 @@
-"""What was added to a journal is there, whatever was killed while it wrote."""
+"""What was added to a journal stays there, even if a process is killed while writing."""
 
 import os
 from pathlib import Path

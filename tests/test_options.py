@@ -24,7 +24,7 @@ from fommctl.options import Reads, configuration, field_named, listed, option_fi
 
 @configuration
 class BoilConfig:
-    """Options of a command that exists for this test only."""
+    """Options of a command that exists only for these tests."""
 
     egg: Annotated[Path, typer.Argument(help="What is boiled.")]
     minutes: Annotated[int, Field(ge=1, le=20), typer.Option("-m", "--minutes", help="How long.")] = 4
@@ -42,13 +42,13 @@ class BoilConfig:
 
 @configuration
 class PeelConfig(BoilConfig):
-    """The same with one field more."""
+    """The same options with one more field."""
 
     knife: Annotated[str, typer.Option(help="Which knife.")] = "small"
 
 
 def call(kind: type, *words: str) -> tuple[int, Any, str]:
-    """Exit code, configuration and output of a command whose options are those of `kind`."""
+    """Return exit code, configuration and output of a command with the options of `kind`."""
     app, seen = typer.Typer(), []
 
     def cook(session: Session, config: Any) -> None:
@@ -89,7 +89,7 @@ def test_one_field_more_is_an_option_a_job_field_and_a_keyword() -> None:
     assert inspect.signature(cook).parameters["knife"].default == "small"
 
 
-def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> None:
+def test_all_problems_are_reported_at_once_on_the_command_line_and_in_python() -> None:
     code, error, _ = call(BoilConfig, "--minutes", "30", "--salt", "nan", "--shell", "whit", "--guests", ",")
     assert code == 2
     assert isinstance(error, ProblemsError)
@@ -114,7 +114,7 @@ def test_all_problems_are_told_at_once_on_the_command_line_and_in_python() -> No
     ]
 
 
-def test_a_single_problem_is_told_as_it_is_and_its_traceback_has_the_hint() -> None:
+def test_a_single_problem_is_reported_as_it_is_and_its_traceback_has_the_hint() -> None:
     with pytest.raises(UsageError) as caught:
         BoilConfig(egg="e", lid=True, salt=1)  # type: ignore[arg-type]
     assert not isinstance(caught.value, ProblemsError)

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, back-pressure, errors, early exits; what is written is complete."""
+"""Reading ahead and writing behind: order, back-pressure, errors, early exits, and complete output."""
 
 import signal
 import sys

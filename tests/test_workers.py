@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: every job has its result, whatever becomes of the processes."""
+"""Jobs in worker processes: every job gets a result, whatever happens to the processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def double(plus: int) -> Callable[[object, Progress], object]:
 
 
 class Unreadable:
-    """Can be sent, but not received."""
+    """An object that can be pickled but not unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return int, ("no number",)
@@ -64,7 +64,7 @@ def test_jobs_that_cannot_be_handed_over_are_done_here(workers: int) -> None:
 
 
 def test_jobs_that_do_not_arrive_and_what_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    """stdout belongs to the command: --json puts one object there and nothing else."""
+    """stdout is the command's: --json prints one object there and nothing else."""
     broken = Unreadable()
     results = dict(run_jobs([broken, "print", 2], double, (0,), workers=1))
     crashed = results.pop(broken)
@@ -124,7 +124,7 @@ def chained(error: Exception, cause: Exception) -> Exception:
     ],
 )
 def test_what_a_job_raises_is_its_failure(prepare: Callable[..., object], error: Exception, outcome: Failed) -> None:
-    """An output that cannot be written costs its job; only a full disk stops the run."""
+    """An output that cannot be written fails its job; only a full disk stops the run."""
     outcomes = [found for _, found in run_jobs([1, 2], prepare, (error,), workers=0)]  # type: ignore[arg-type]
     assert [replace(found, seconds=0) for found in outcomes if isinstance(found, Failed)] == [outcome, outcome]
     if outcome.disk_full:
@@ -164,7 +164,7 @@ def test_jobs_are_taken_when_a_worker_is_free_and_may_be_waited_for(workers: int
         yield 1
         while not ended:
             yield Backoff(0.05)
-        # Only what came of the first tells that there is a second.
+        # Only the first one's result shows that there is a second.
         yield ended[0]
 
     for _, result in run_jobs(jobs(), double, (5,), workers=workers):
@@ -174,7 +174,7 @@ def test_jobs_are_taken_when_a_worker_is_free_and_may_be_waited_for(workers: int
 
 
 def test_a_job_ends_with_its_parent(tmp_path: Path) -> None:
-    """SIGKILL leaves the parent no time to end them."""
+    """After SIGKILL, the parent has no time to end its jobs."""
     code = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}

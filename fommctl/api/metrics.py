@@ -5,7 +5,7 @@ A metric sees a clip as a stream of chunks of consecutive frames, so that clips 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ __all__ = [
     "ClipScores",
     "EmbeddingSource",
     "FrameChunk",
+    "FrameScorer",
     "KeypointSource",
     "Metric",
     "MetricClip",
@@ -124,3 +125,20 @@ def mean_of_frames(values: Sequence[float] | NDArray[np.float64]) -> ClipScores:
     scored = frames[np.isfinite(frames)]
     value = float(scored.mean()) if len(scored) else None
     return ClipScores(np.where(np.isfinite(frames), frames, np.nan), value, len(scored), len(frames))
+
+
+class FrameScorer:
+    """Scores each chunk on its own; the clip's value is the mean over the frames that could be scored."""
+
+    def __init__(self, score: Callable[[FrameChunk], NDArray[np.float64]]) -> None:
+        """score: returns the values (N,) of the frames of a chunk, NaN for frames that cannot be scored."""
+        self._score = score
+        self._values: list[NDArray[np.float64]] = []
+
+    def add(self, chunk: FrameChunk) -> None:
+        """Add the next frames."""
+        self._values.append(self._score(chunk))
+
+    def finish(self) -> ClipScores:
+        """Return the score, after the last frames."""
+        return mean_of_frames(np.concatenate([np.empty(0), *self._values]))

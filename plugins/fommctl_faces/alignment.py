@@ -1,4 +1,5 @@
-"""Faces by S3FD and 68 landmarks by FAN, as face-alignment ships them."""
+"""Face detection by S3FD (Zhang et al. 2017) and 68 landmarks by FAN (Bulat and Tzimiropoulos 2017), as shipped with
+the package face-alignment."""
 
 from __future__ import annotations
 
@@ -13,31 +14,30 @@ from fommctl_faces.geometry import margin, without_repeats
 from fommctl_faces.pixels import resize
 from fommctl_faces.weights import FAN, SFD, fetch, import_face_alignment
 
-# S3FD sees faces down to a few pixels; more than this only costs time (the published crop script uses 640, too).
+# S3FD finds faces of a few pixels; larger pictures only take longer (the published crop script also uses 640).
 LONGER_SIDE = 640
-# S3FD learned from WIDER FACE, whose boxes hold forehead, chin and cheeks tightly. So its box is as wide as the jaw and
-# ends at the chin. In jaw widths, HOG's square has a side of 1.07 and a centre 0.60 above the chin (medians over the
-# pictures that the built-in model was trained on, jaw and chin by dlib's 68 landmarks); S3FD itself could not be
-# measured.
+# S3FD was trained on WIDER FACE, whose boxes fit forehead, chin and cheeks tightly: its box is as wide as the jaw and
+# ends at the chin. In jaw widths, HOG's square has a side of 1.07 and a centre 0.60 above the chin: medians over the
+# pictures that the built-in model was trained on, with jaw and chin by dlib's 68 landmarks instead of S3FD's box.
 SIDE, ABOVE_CHIN = 1.07, 0.60
 
 
 class SfdDetector:
-    """S3FD, on the GPU if there is one. Scores are margins (log odds above 0)."""
+    """S3FD, on the GPU if there is one. Scores are log odds, above 0."""
 
     def __init__(self, network: Any = None) -> None:
         """network: a loaded face_alignment SFDDetector; None loads one."""
         self._net = network or fetch(SFD, lambda: import_face_alignment("detection.sfd").FaceDetector(device=_device()))
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the surest first."""
+        """Detect the faces in each (H, W, 3) RGB picture, the most confident first."""
         return [
             without_repeats([Detection(hog_box(Box(*row[:4])), margin(row[4])) for row in self.rows(frame)])
             for frame in frames
         ]
 
     def rows(self, frame: NDArray[np.uint8]) -> list[list[float]]:
-        """Return what S3FD itself reports: left, top, right, bottom, score."""
+        """Return S3FD's own boxes in pixels: left, top, right, bottom, score in [0, 1]."""
         scale = min(1.0, LONGER_SIDE / max(frame.shape[:2]))
         height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
         found = self._net.detect_from_image(resize(frame, height, width))
@@ -45,13 +45,13 @@ class SfdDetector:
 
 
 class FanDetector:
-    """S3FD with the 68 landmarks of FAN in two dimensions."""
+    """S3FD with FAN's 68 two-dimensional landmarks."""
 
     def __init__(self) -> None:
         library = import_face_alignment("api")
         self._align: Any = fetch(
             FAN,
-            # Compiling takes 25 s, which pays only after hundreds of faces; flipping doubles the time.
+            # Compiling takes 25 s, which pays off only after hundreds of faces; flipping doubles the time.
             lambda: library.FaceAlignment(
                 library.LandmarksType.TWO_D, device=_device(), flip_input=False, compile=False
             ),
@@ -59,8 +59,8 @@ class FanDetector:
         self._faces = SfdDetector(self._align.face_detector)
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks in the order of iBUG
-        300-W."""
+        """Detect the faces in each (H, W, 3) RGB picture, the most confident first, each with landmarks (68, 2) in
+        pixels, x before y, in the order of iBUG 300-W."""
         return [self._faces_of(frame) for frame in frames]
 
     def _faces_of(self, frame: NDArray[np.uint8]) -> list[Detection]:

@@ -1,4 +1,4 @@
-"""Faces by BlazeFace, as face-alignment ships it."""
+"""Face detection by BlazeFace (Bazarevsky et al. 2019), as shipped with the package face-alignment."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fommctl_faces.geometry import as_hog, margin, without_repeats
 from fommctl_faces.pixels import resize
 from fommctl_faces.weights import BLAZEFACE, fetch, import_face_alignment
 
-# The front model looks at 128x128 pixels.
+# Input size of the front model, pixels.
 SIDE = 128
-# Margin at a probability of 0.75. Without such a face a second look through windows of half the side is taken: the
-# front model does not see faces of less than a tenth of the picture's side, and then sometimes reports something else,
-# at 0.5 to 0.7.
+# Log odds of a probability of 0.75. Without such a face, a second pass over windows of half the side follows: the front
+# model misses faces smaller than a tenth of the picture's side, and may then report something else at 0.5 to 0.7.
 SURE = margin(0.75)
-# Median over the 105 stills and 178 frames of the clips that the built-in model was trained on, against dlib-hog
-# (spread 0.08, 0.07 and 0.06 of the width, most of it HOG's coarse steps of size and place).
+# Medians against dlib-hog over the 105 stills and 178 frames of clips that the built-in model was trained on (spread
+# 0.08, 0.07 and 0.06 of the width, mostly from HOG's coarse steps in size and position).
 WIDTH, DOWN = 0.976, -0.034
 
 
 class BlazeFaceDetector:
-    """The front model on the CPU, about 4 ms a picture. Scores are margins (log odds above 0);
-    6 landmarks: eyes, nose, mouth, ears."""
+    """The front model on the CPU, about 4 ms per picture. Scores are log odds, above 0; the 6 landmarks are eyes, nose,
+    mouth and ears."""
 
     def __init__(self) -> None:
         library = import_face_alignment("detection.blazeface")
         self._net: Any = fetch(BLAZEFACE, lambda: library.FaceDetector(device="cpu")).face_detector
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the surest first."""
+        """Detect the faces in each (H, W, 3) RGB picture, the most confident first, each with landmarks (6, 2) in
+        pixels, x before y."""
         return [self._faces(frame) for frame in frames]
 
     def _faces(self, frame: NDArray[np.uint8]) -> list[Detection]:
@@ -48,7 +48,7 @@ class BlazeFaceDetector:
         return without_repeats(sure or faces)
 
     def _faces_in(self, frame: NDArray[np.uint8], windows: list[Box]) -> list[Detection]:
-        """Return faces in several windows of one picture, in the picture's pixels."""
+        """Detect faces in several windows of one picture; boxes are in the picture's pixels."""
         squares = np.zeros((len(windows), SIDE, SIDE, 3), np.uint8)
         scales = []
         for square, window in zip(squares, windows, strict=True):
@@ -65,7 +65,7 @@ class BlazeFaceDetector:
 
 
 def _windows(height: int, width: int) -> Iterator[Box]:
-    """Yield squares of half the longer side that cover a picture and overlap by at least a half."""
+    """Yield squares of half the longer side that cover the picture and overlap by at least half."""
     side = math.ceil(max(height, width) / 2)
 
     def starts(length: int) -> list[int]:
@@ -78,9 +78,10 @@ def _windows(height: int, width: int) -> Iterator[Box]:
 
 
 def _detection(row: NDArray[np.float32], side: float, window: Box) -> Detection:
-    """Return the detection of a row of the network.
+    """Convert one row of the network's output to a detection.
 
-    row: top, left, bottom, right, six pairs x y, score, in parts of a square of this side at the window's corner.
+    row: top, left, bottom, right, six x-y pairs, all relative to a square of `side` pixels at the window's corner; then
+    the score in [0, 1].
     """
     top, left, bottom, right = (row[:4] * side).tolist()
     landmarks = row[4:16].reshape(6, 2) * side + np.array([window.left, window.top], np.float32)

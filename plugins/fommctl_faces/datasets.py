@@ -1,4 +1,4 @@
-"""Data sets of faces: VoxCeleb, UvA-Nemo, and a plain folder."""
+"""Face data sets: VoxCeleb, UvA-Nemo, and a plain folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NEMO_CLIP = re.compile(r"(\d{3})_(?:deliberate|spontaneous)_smile_\d+.*")
 
 
 class VoxCeleb:
-    """Chunks of YouTube videos by vox-metadata.csv; identities are the persons of VoxCeleb."""
+    """VoxCeleb: chunks of YouTube videos, listed in vox-metadata.csv; identities are VoxCeleb's persons."""
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the chunks of the table.
+        """Yield the chunks that the table lists.
 
         root: the folder with vox-metadata.csv and, anywhere below it, VIDEO_ID.mp4 (or another container).
         """
@@ -31,15 +31,15 @@ class VoxCeleb:
 
 
 class UvaNemo:
-    """Smiles, SUBJECT_deliberate_smile_N.mp4 and SUBJECT_spontaneous_smile_N.mp4; the split is the published one.
+    """UvA-Nemo smiles, SUBJECT_deliberate_smile_N.mp4 and SUBJECT_spontaneous_smile_N.mp4, with the published split.
 
-    With nemo-metadata.csv in the folder (crop_nemo.py of video-preprocessing makes one) its times and boxes count.
-    Without, clips come whole: 1920x1080 with a face in the middle of much background, so crop them first
-    (`fommctl crop`), which may add to the names.
+    If nemo-metadata.csv is in the folder (written by crop_nemo.py of video-preprocessing), its times and boxes are
+    used. Without it, clips are whole frames of 1920x1080 with a small face in the middle: crop them first with
+    `fommctl crop`, which may append to the names.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the videos. Raises InputError where no file is named so."""
+        """Yield the videos. Raises InputError if no file has such a name."""
         if (root / "nemo-metadata.csv").is_file():
             return chunks(root, "nemo-metadata.csv", person_of=lambda video: video.split("_")[0])
         return self._named(root)
@@ -61,10 +61,10 @@ class UvaNemo:
 class Faces:
     """Every video, picture and folder of frames below a folder.
 
-    Clips come as they are: square ones are ready to train on; others are for `fommctl crop` first, for where the
-    face is in them this adapter does not know.
+    Clips are used as they are: square ones are ready for training; crop others with `fommctl crop` first, because this
+    adapter does not look for the face.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Find the table of the data set, or raise InputError."""
+        """Yield the clips. Raises InputError if there are none."""
         return plain_folder(root)

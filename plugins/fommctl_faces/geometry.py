@@ -1,4 +1,4 @@
-"""The one convention of faces: boxes as dlib's HOG detector measures them, scores as margins."""
+"""Conventions that all face detectors share: boxes as measured by dlib's HOG detector, scores with 0 at the limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from fommctl.api import Box, Detection
 
-# Two boxes of one picture that overlap by more than this show one face.
+# Intersection over union above which two boxes of one picture show the same face.
 SAME_FACE = 0.3
 
 
 def as_hog(box: Box, *, width: float, down: float) -> Box:
-    """Return the square that HOG would report for a face that another detector reports as `box`.
+    """Convert another detector's `box` of a face to the square that HOG would report.
 
-    width: its side, in widths of `box`.  down: distance of its centre below the centre of `box`, in widths of `box`.
+    width: side of the square.  down: distance of its centre below the centre of `box`. Both in widths of `box`.
     """
     x, y = box.center
     half, middle = box.width * width / 2, y + box.width * down
@@ -22,14 +22,16 @@ def as_hog(box: Box, *, width: float, down: float) -> Box:
 
 
 def margin(probability: float) -> float:
-    """Return the log odds: as for HOG, 0 is the edge of a face, and what is sure has many times the score of what is
-    not."""
+    """Return the log odds of a probability in [0, 1], within about ±9.
+
+    0 is the limit, as with HOG's scores, and confident detections score several times as high as doubtful ones.
+    """
     odds = min(max(probability, 1e-4), 1 - 1e-4)
     return math.log(odds / (1 - odds))
 
 
 def without_repeats(faces: Sequence[Detection]) -> list[Detection]:
-    """Return the surest of each group of overlapping detections, the surest first."""
+    """Keep the most confident of each group of overlapping detections; the most confident comes first."""
     kept: list[Detection] = []
     for face in sorted(faces, key=lambda face: -face.score):
         if all(face.box.iou(other.box) < SAME_FACE for other in kept):

@@ -1,4 +1,4 @@
-"""Faces by dlib's HOG detector, which carries its own weights."""
+"""Face detection by dlib's HOG detector, whose weights are part of dlib."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from fommctl.api import Box, Detection, MissingError
 from fommctl_faces.pixels import luma, resize
 
-# Faces below 80 pixels are not seen. At a longer side of 480 that is a sixth of the picture, at a tenth of the time
-# that 1600 takes; the larger sizes are for small faces and are tried only where the smaller ones show none.
+# Longer sides of the picture, pixels. The detector finds faces from 80 pixels: a sixth of a picture of 480, which takes
+# a tenth of the time of 1600. The larger sizes are tried only if the smaller ones show no face.
 SIDES = (480, 960, 1600)
-# Below this the next size is tried, too: a face just at the edge of what a size shows is measured badly.
+# Score below which the next size is tried as well: boxes of faces near the smallest detectable size are inaccurate.
 CLEAR = 0.5
-# Enlarging shows small faces (carphone: none as it is, all at twice the size), but beyond this adds only time.
+# Largest enlargement. It reveals small faces (carphone: none at the original size, all at twice); more only costs time.
 LARGEST_SCALE = 3.0
-# One size is tried after another only where it shows faces that are this much smaller.
+# Least ratio between two sizes that are tried.
 SIZE_STEP = 1.3
 
 
 class HogDetector:
-    """dlib's frontal face detector. Scores are its margins: 0 is the edge of a face, 1 and more are sure."""
+    """dlib's frontal face detector. Scores are distances from its decision boundary: 0 is the limit, 1 is confident."""
 
     def __init__(self) -> None:
         try:
@@ -33,7 +33,7 @@ class HogDetector:
         self._find = dlib.get_frontal_face_detector()
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the surest first."""
+        """Detect the faces in each (H, W, 3) RGB picture, the most confident first."""
         return [self._faces(frame) for frame in frames]
 
     def _faces(self, frame: NDArray[np.uint8]) -> list[Detection]:
@@ -52,14 +52,14 @@ class HogDetector:
         found: tuple[Any, Any, Any] = self._find.run(luma(resize(frame, height, width)), 0, 0.0)
         zoom_x, zoom_y = frame.shape[1] / width, frame.shape[0] / height
         return [
-            # dlib's right and bottom are the last pixels inside.
+            # dlib's right and bottom edges are the last pixels inside.
             Detection(Box(r.left(), r.top(), r.right() + 1, r.bottom() + 1).scaled(zoom_x, zoom_y), float(score))
             for r, score in zip(found[0], found[1], strict=True)
         ]
 
 
 def _scales(height: int, width: int) -> list[float]:
-    """Return the factors by which to enlarge a picture of this size, in the order to try."""
+    """Return the factors by which to enlarge a picture of this size, in the order in which to try them."""
     scales: list[float] = []
     for side in SIDES:
         scale = min(LARGEST_SCALE, side / max(height, width))

@@ -1,4 +1,4 @@
-"""Identity of a face: dlib's descriptor of 128 numbers (King 2017, dlib_face_recognition_resnet_model_v1)."""
+"""Face embeddings: dlib's 128-dimensional descriptor (King 2017, dlib_face_recognition_resnet_model_v1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from fommctl.api import MissingError
 from fommctl_faces.hog import HogDetector
 from fommctl_faces.weights import FIVE_LANDMARKS, RESNET, recognition_model
 
-# As the network was trained: chips of 150 pixels, turned upright by five landmarks, a quarter of the face around it.
+# The network's training data: upright crops of 150 pixels, aligned by five landmarks, padded by a quarter of the face.
 SIDE, PADDING = 150, 0.25
 
 
 class DlibEmbedder:
-    """dlib's descriptor of the surest face of each picture. Two pictures of one person are mostly nearer to each other
-    than 0.6, its published threshold (Euclidean); lengths are not brought to one."""
+    """dlib's descriptor of the most confident face of each picture.
+
+    Two pictures of one person are usually closer than 0.6, the published threshold (Euclidean). Vectors are not
+    normalised.
+    """
 
     def __init__(self) -> None:
         models = [recognition_model(name) for name in (FIVE_LANDMARKS, RESNET)]
@@ -34,14 +37,14 @@ class DlibEmbedder:
         self._describe = dlib.face_recognition_model_v1(str(models[1]))
 
     def embed(self, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32] | None]:
-        """Return (128,) for the most confident face of each (H, W, 3) picture; None without a face."""
+        """Return the vector (128,) of the most confident face of each (H, W, 3) RGB picture; None without a face."""
         chips = [self._chip(frame) for frame in frames]
         seen = [chip for chip in chips if chip is not None]
         vectors = iter(self._describe.compute_face_descriptor(seen) if seen else ())
         return [None if chip is None else np.array(next(vectors), np.float32) for chip in chips]
 
     def _chip(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Return the upright face (150, 150, 3); None without a face."""
+        """Return the aligned face (150, 150, 3); None without a face."""
         (faces,) = self._faces.detect([frame])
         if not faces:
             return None

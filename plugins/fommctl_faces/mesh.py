@@ -1,4 +1,4 @@
-"""478 landmarks by MediaPipe's face mesh (Kartynnik et al. 2019; Grishchenko et al. 2020 for lips and eyes)."""
+"""MediaPipe's face mesh of 478 landmarks (Kartynnik et al. 2019; lips and eyes: Grishchenko et al. 2020)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fommctl.api import Box, Detection, MissingError
 MOST_FACES = 4
 CONFIDENCE = 0.3
 SIDES = (234, 454)
-"""Landmarks at the ears."""
+"""Landmarks next to the ears, the sides of the box."""
 BROWS, CHIN = (105, 334), 152
 
 
 class MeshDetector:
-    """MediaPipe's face detector and mesh, frame by frame. Its weights come with the package."""
+    """MediaPipe's face detector and mesh, without tracking. The weights come with the package."""
 
     def __init__(self) -> None:
-        # The library prints a message for each of its threads.
+        # Without this, the library prints a message for each of its threads.
         os.environ.setdefault("GLOG_minloglevel", "2")
         try:
             from mediapipe.python.solutions.face_mesh import FaceMesh
@@ -37,14 +37,14 @@ class MeshDetector:
         )
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the largest first, each with (478, 2) landmarks. MediaPipe gives no
-        score: all have 1."""
+        """Detect the faces in each (H, W, 3) RGB picture, the largest first, each with landmarks (478, 2) in pixels, x
+        before y. Scores are 1, because MediaPipe reports none."""
         return [sorted(map(_detection, self._find(frame)), key=lambda face: -face.box.width) for frame in frames]
 
     def _find(self, frame: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks or ()
         size = np.array([frame.shape[1], frame.shape[0]], np.float32)
-        # Its coordinates count from edge to edge of the picture, ours from the centre of the first pixel.
+        # MediaPipe measures from the edge of the picture, fommctl from the centre of the first pixel.
         return [np.array([(p.x, p.y) for p in face.landmark], np.float32) * size - 0.5 for face in found]
 
 

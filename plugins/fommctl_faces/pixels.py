@@ -1,4 +1,4 @@
-"""Pictures for detectors: resized, or in grey."""
+"""Conversion of pictures for detectors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 
 def resize(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return picture (H, W, C) -> (height, width, C), bilinear and anti-aliased."""
+    """Resize a picture (H, W, C) to (height, width, C), bilinear with anti-aliasing."""
     if picture.shape[:2] == (height, width):
         return picture
-    # torch has no other way to take an array that may be read-only, or run backwards, without a complaint.
-    # With the batch axis first it sees pixels with their channels together, and keeps them so.
+    # A copy where needed: from_numpy warns about read-only arrays and refuses negative strides. With the batch axis
+    # first, torch recognises the channels-last layout and keeps it.
     planes = torch.from_numpy(np.require(picture, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W, 3) RGB -> (H, W), by the weights of BT.601 in 256ths."""
+    """Convert an RGB picture (H, W, 3) to grey (H, W), with BT.601's weights in 256ths."""
     weighted: NDArray[np.uint16] = picture.astype(np.uint16) @ np.array([77, 150, 29], np.uint16)
     return (weighted >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""68 landmarks by dlib's shape predictor, in the faces that its HOG detector finds."""
+"""The 68 landmarks of dlib's shape predictor (Kazemi and Sullivan 2014), for faces found by dlib's HOG detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fommctl_faces.weights import SIXTY_EIGHT_LANDMARKS, recognition_model
 
 
 class ShapeDetector:
-    """The HOG detector with landmarks in the order of iBUG 300-W, at the picture's own resolution."""
+    """dlib's HOG detector with 68 landmarks in the order of iBUG 300-W."""
 
     def __init__(self) -> None:
         model = recognition_model(SIXTY_EIGHT_LANDMARKS)
@@ -30,7 +30,8 @@ class ShapeDetector:
         self._shape = dlib.shape_predictor(str(model))
 
     def detect(self, frames: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Return faces in each (H, W, 3) picture, the surest first, each with (68, 2) landmarks."""
+        """Detect the faces in each (H, W, 3) RGB picture, the most confident first, each with landmarks (68, 2) in
+        pixels, x before y."""
         found = self._faces.detect(frames)
         return [self._with_landmarks(frame, faces) for frame, faces in zip(frames, found, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The First Order Motion Model backend."""
+"""The backend of the First Order Motion Model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fommctl_models() -> Iterator[ModelSpec]:
 
 
 def _recognises(model_params: Mapping[str, Any]) -> float:
-    """Rate a configuration. Successors keep many of FOMM's keys and add sections of their own."""
+    """Return how well `model_params` fit FOMM, in [0, 1]: 0.25 with sections that FOMM lacks, as in its successors."""
     common, generator = model_params.get("common_params"), model_params.get("generator_params")
     if not isinstance(generator, Mapping) or generator.keys().isdisjoint(
         {"num_bottleneck_blocks", "estimate_occlusion_map"}

@@ -1,6 +1,6 @@
-"""Reads `model_params` off the tensors of a published checkpoint, so that its configuration need not be at hand.
+"""Infers `model_params` from the tensors of a published checkpoint, so that it loads without its configuration.
 
-Parameters that no tensor determines take the published value, with a note.
+Parameters that no tensor determines get the published value, with a note.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from fommctl.api.architecture import (
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """Return `model_params` of FOMM from the tensors {group: {name: tensor}}; None if they are of another kind of
-    model.
+    """Infer FOMM's `model_params` from tensors {group: {name: tensor}}; None for another kind of model.
 
-    Raises UsageError where the tensors contradict each other, or where a Gaussian filter fits no scale 1/n.
+    Raises UsageError if the tensors contradict each other, or if an anti-alias filter does not match any scale 1/n.
     """
     detector, generator, discriminator = (
         shapes_of(groups, group) for group in ("kp_detector", "generator", "discriminator")
@@ -51,9 +50,9 @@ def read_architecture(groups: Groups) -> Architecture | None:
 
 
 def _frame_side(params: Mapping[str, Any]) -> int:
-    """Return side of the frames at which the published scale holds: the inner networks see 64 pixels.
+    """Return the side of frames, in pixels, that the inner networks see at 64 pixels, as published.
 
-    256 for all published weights (scale 1/4); 256 too where the two networks differ in scale.
+    It is 256 for all published weights (scale 1/4), and if the two networks differ in scale.
     """
     scale: float = params["kp_detector_params"]["scale_factor"]
     same = scale == params["generator_params"]["dense_motion_params"]["scale_factor"]
@@ -144,7 +143,7 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
     inputs = [shape[1] for name, shape in shapes.items() if len(shape) > 1 and re.fullmatch(first, name)]
     if not levels or not inputs:
         raise UsageError("the first blocks of the discriminator are missing in the checkpoint", HINT)
-    # The width before the first block shows in no tensor: the first block doubles it, up to the maximum.
+    # No tensor has the width before the first block, which doubles it, up to the maximum.
     expansion = -(-levels.get(0, levels[min(levels)]) // 2)
     return {
         "scales": [_written_scale(key) for key in keys],
@@ -157,22 +156,24 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
 
 
 def _written_scale(key: str) -> float:
-    """Return the scale in the name of a discriminator: `1`, or `0-5` for 0.5, as a module's name holds no dot."""
+    """Parse the scale in a discriminator's name: `1`, or `0-5` for 0.5, since module names cannot contain a dot."""
     try:
         return float(key.replace("-", ".")) if "-" in key else int(key)
     except ValueError:
-        raise UsageError(f"the discriminator 'discs.{key}' names no scale", HINT) from None
+        raise UsageError(f"the name of the discriminator 'discs.{key}' is not a scale", HINT) from None
 
 
 def _scale(shapes: Shapes, name: str, network: str, notes: list[str]) -> float:
-    """Return the scale 1/n whose anti-alias filter is stored: 2 round(4 sigma) + 1 wide, sigma = (n - 1) / 2."""
+    """Infer the scale 1/n from the width of the anti-alias filter, 2 round(4 sigma) + 1 with sigma = (n - 1) / 2."""
     if name not in shapes:
-        notes.append(f"{network}: no anti-alias filter, so it sees frames at full size")
+        notes.append(f"{network}: no anti-alias filter, so its input has the full size")
         return 1.0
     width = shapes[name][-1] if shapes[name] else 0
     steps, rest = divmod(width - 1, 4)
     if rest or steps < 1:
-        raise UsageError(f"the anti-alias filter of the {network}, {width} pixels wide, fits no scale 1/n", HINT)
+        raise UsageError(
+            f"the anti-alias filter of the {network} is {width} pixels wide, which no scale 1/n gives", HINT
+        )
     scale = 1 / (steps + 1)
-    notes.append(f"{network}: scale {scale:g}, by its anti-alias filter {width} pixels wide")
+    notes.append(f"{network}: scale {scale:g}, inferred from its anti-alias filter, {width} pixels wide")
     return scale

@@ -1,4 +1,4 @@
-"""The First Order Motion Model, composed of the core's blocks under the published names."""
+"""The First Order Motion Model (Siarohin et al. 2019), built from `fommctl.api.blocks` under the published names."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class FommBackend:
-    """Keypoint detector, generator and discriminator built from validated `model_params`."""
+    """Keypoint detector, generator and discriminator, built from validated `model_params`."""
 
     def __init__(self, params: FommParams) -> None:
         common = params.common_params
-        detector, painter = params.kp_detector_params, params.generator_params
-        motion = painter.dense_motion_params
+        detector, generator = params.kp_detector_params, params.generator_params
+        motion = generator.dense_motion_params
         self.keypoint_detector = KeypointDetector(
             num_kp=common.num_kp,
             num_channels=common.num_channels,
@@ -42,7 +42,7 @@ class FommBackend:
         dense_motion = DenseMotionNetwork(
             num_kp=common.num_kp,
             num_channels=common.num_channels,
-            estimate_occlusion_map=painter.estimate_occlusion_map,
+            estimate_occlusion_map=generator.estimate_occlusion_map,
             align_corners=common.align_corners,
             **motion.model_dump(),
         )
@@ -50,7 +50,7 @@ class FommBackend:
             dense_motion,
             num_channels=common.num_channels,
             align_corners=common.align_corners,
-            **painter.model_dump(exclude={"estimate_occlusion_map", "dense_motion_params"}),
+            **generator.model_dump(exclude={"estimate_occlusion_map", "dense_motion_params"}),
         )
         self.discriminator: MultiScaleDiscriminator | None = None
         if params.discriminator_params is not None:
@@ -70,8 +70,10 @@ class FommBackend:
         return ("generator", "kp_detector")
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
-        that the networks' downsampling cannot reach."""
+        """See `fommctl.api.Backend`. The fast renderer keeps no reference to this object.
+
+        Raises UsageError for a `scale` that the networks' downsampling does not support.
+        """
         if fast:
             return FastRenderer(self.keypoint_detector, self.generator, device, precision, scale)
         detector, generator = self.keypoint_detector, self.generator

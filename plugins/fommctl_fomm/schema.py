@@ -1,4 +1,4 @@
-"""`model_params` of FOMM in the published schema, with the defaults of the published networks' constructors."""
+"""FOMM's `model_params` in the published schema, with the defaults of the published constructors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fommctl.api.schema import Blocks, Expansion, Maximum, Params, ScaleFactor, 
 
 
 class CommonParams(Params):
-    """Parameters that all networks share."""
+    """Parameters shared by all networks."""
 
     num_kp: Annotated[int, Field(ge=1, le=1000)]
     num_channels: Annotated[int, Field(ge=1, le=16)]
@@ -33,7 +33,7 @@ class KeypointDetectorParams(Params):
     single_jacobian_map: bool = False
     """One Jacobian map for all keypoints instead of one each."""
     pad: Annotated[int, Field(ge=0, le=3)] = 0
-    """Padding of the 7x7 heads; 0 in the published weights, 3 keeps the size of the map."""
+    """Padding of the 7x7 heads: 0 in the published weights; 3 keeps the size of the map."""
 
 
 class DenseMotionParams(Params):
@@ -55,24 +55,24 @@ class GeneratorParams(Params):
     estimate_occlusion_map: bool = False
     blend_source: bool = False
     """Ours: a mask selects, pixel by pixel, between the warped source itself and the decoded frame."""
-    # None where it is not given: models of before it keep their identity, and batches their finished results.
+    # None if not given, so that older models keep their identity, and batches their finished results.
     embed_keypoints: bool | None = None
-    """Ours: heatmaps of the driving keypoints are added to the warped features, as in Monkey-Net."""
+    """Ours: add heatmaps of the driving keypoints to the warped features, as in Monkey-Net."""
     dense_motion_params: DenseMotionParams
 
 
 class DiscriminatorParams(Params):
-    """The multi-scale discriminator, for training alone."""
+    """The multi-scale discriminator, used only in training."""
 
     scales: Scales
-    """Resolutions that are judged, relative to the frame."""
+    """Resolutions of its inputs, relative to the frame."""
     block_expansion: Expansion = 64
     max_features: Maximum = 512
     num_blocks: Blocks = 4
     sn: bool = False
     """Spectral normalisation."""
     use_kp: bool = False
-    """Heatmaps of the keypoints are further input channels."""
+    """Heatmaps of the keypoints as additional input channels."""
 
 
 class FommParams(Params):

@@ -1,4 +1,4 @@
-"""The section `train_params` of the First Order Motion Model, with the published names and defaults."""
+"""FOMM's section `train_params`, with the published names and defaults."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ class LossWeights(Params):
     generator_gan: Weight = 0.0
     discriminator_gan: Weight = 1.0
     feature_matching: Weights = (10.0, 10.0, 10.0, 10.0)
-    """One for each block of the discriminator."""
+    """Weights of the discriminator's blocks, one each."""
     perceptual: Weights = (10.0, 10.0, 10.0, 10.0, 10.0)
-    """One for each VGG-19 layer; all zero leaves the perceptual network out."""
+    """Weights of the five VGG-19 layers; if all are zero, the perceptual network is not loaded."""
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
     pixel: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame at each scale."""
+    """Ours: mean absolute difference between prediction and driving frame, at each scale."""
     warped: Weight = 0.0
-    """Ours: mean absolute difference of the warped source and the driving frame, at the size of the motion field."""
+    """Ours: mean absolute difference between warped source and driving frame, at the size of the motion field."""
     guidance: Weight = 0.0
-    """Ours: distance of the keypoints from landmarks that a detector finds; see `GuidanceParams`."""
-    # None where it is not given: models of before it keep their identity, and batches their finished results.
+    """Ours: distance of the keypoints from a detector's landmarks; see `GuidanceParams`."""
+    # None if not given, so that older models keep their identity, and batches their finished results.
     spans: Weight | None = None
-    """Ours: difference of the vectors between keypoints from those between their landmarks, for the pairs of
-    `GuidanceParams.spans`."""
+    """Ours: difference between the vectors from keypoint to keypoint and those between their landmarks, for the pairs
+    in `GuidanceParams.spans`."""
     likeness: Weight | None = None
-    """Ours: distance between the keypoints that the detector finds in the prediction and in the driving frame, and
-    difference of the vectors between them for the pairs of `GuidanceParams.spans`. The detector that looks at the
-    prediction learns nothing by it."""
+    """Ours: distance between the keypoints detected in the prediction and in the driving frame, and difference of the
+    vectors between them for the pairs in `GuidanceParams.spans`. The detector's weights get no gradient from the
+    prediction."""
     focus: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame around those landmarks."""
+    """Ours: mean absolute difference between prediction and driving frame around the landmarks of `guidance`."""
     revealed: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame times that of the warped source and the driving
-    frame: what the source does not show, such as a background behind the head, teeth and eyelids."""
+    """Ours: mean absolute difference between prediction and driving frame times that between warped source and driving
+    frame, which emphasises what the source does not show: the background behind the head, teeth, eyelids."""
 
 
 class TrainParams(BaseTrainParams):
-    """The training of FOMM."""
+    """FOMM's training parameters."""
 
     scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Scales of the pyramid that the losses see, relative to the frame."""
+    """Scales of the image pyramid that the losses compare, relative to the frame."""
     loss_weights: LossWeights = LossWeights()
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
-    """Ours: whose features the perceptual loss compares. The published choice needs a download, efficientnet-lite0 a
-    package."""
+    """Ours: the network whose features the perceptual loss compares. The published vgg19 needs a download,
+    efficientnet-lite0 a package."""
     perceptual_scales: Scales | None = None
-    """Ours: at which of `scales` the perceptual loss compares; None for all."""
+    """Ours: the subset of `scales` used by the perceptual loss; None for all."""
     guidance: GuidanceParams | None = None
     hold_dense_motion: bool | None = None
-    """Ours: the dense motion network keeps its weights and statistics while the rest of the generator learns."""
+    """Ours: freeze the dense motion network's weights and statistics while the rest of the generator learns."""
 
     @property
     def features(self) -> str | None:
@@ -66,4 +66,4 @@ class TrainParams(BaseTrainParams):
 
 
 SECTIONS = {"train_params": TrainParams}
-"""Schemas of preset sections that differ from the shared ones."""
+"""Schemas of the preset sections that differ from the shared ones."""

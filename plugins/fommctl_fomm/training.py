@@ -1,4 +1,4 @@
-"""The training step of the First Order Motion Model (Siarohin et al. 2019, section 3.4), as published."""
+"""FOMM's training step (Siarohin et al. 2019, section 3.4), as published."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BETAS = (0.5, 0.999)
 
 
 class GeneratorPhase(nn.Module):
-    """Losses of generator and keypoint detector."""
+    """Computes the losses of generator and keypoint detector."""
 
     def __init__(
         self,
@@ -61,16 +61,16 @@ class GeneratorPhase(nn.Module):
         self.perceptual = perceptual
         self.pyramid = ImagePyramid(params.scales, generator.num_channels)
         self._params = params
-        # In a tuple it is no submodule: it does not learn in this phase.
+        # A tuple, so that it is not a submodule: it does not learn in this phase.
         self._discriminators = (discriminator,)
         held = {keypoint_detector: not params.lr_kp_detector, generator.dense_motion_network: params.hold_dense_motion}
         for network, is_held in held.items():
             network.requires_grad_(not is_held)
-        # In a tuple they are submodules once only.
+        # A tuple, so that they are not registered as submodules a second time.
         self._held = tuple(network for network, is_held in held.items() if is_held)
 
     def train(self, mode: bool = True) -> GeneratorPhase:
-        """Switch to training; held networks (a detector with rate 0) keep their statistics as well as their weights."""
+        """Set the training mode, except of frozen networks, whose statistics do not change either."""
         super().train(mode)
         for network in self._held:
             network.eval()
@@ -80,22 +80,22 @@ class GeneratorPhase(nn.Module):
         source: Motion = self.keypoint_detector(batch.source)
         driving: Motion = self.keypoint_detector(batch.driving)
         generated: Generated = self.generator(batch.source, source, driving)
-        real, painted = self.pyramid(batch.driving), self.pyramid(generated.prediction)
+        real, predicted = self.pyramid(batch.driving), self.pyramid(generated.prediction)
         weights = self._params.loss_weights
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None and any(weights.perceptual):
             scales = self._params.perceptual_scales or self._params.scales
-            seen = {scale: painted[scale] for scale in scales}
-            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, seen, real)
+            compared = {scale: predicted[scale] for scale in scales}
+            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, compared, real)
         if weights.pixel:
-            losses["pixel"] = weights.pixel * pixel_loss(painted, real)
+            losses["pixel"] = weights.pixel * pixel_loss(predicted, real)
         if weights.warped:
             losses["warped"] = weights.warped * self._warped_loss(generated, batch)
         if weights.revealed:
             losses["revealed"] = weights.revealed * revealed_loss(
                 generated.prediction, batch.driving, generated.deformed
             )
-        losses |= self._adversarial_losses(painted, real, driving, weights)
+        losses |= self._adversarial_losses(predicted, real, driving, weights)
         losses |= self._equivariance_losses(batch, driving, weights)
         if weights.likeness:
             guidance = self._params.guidance
@@ -103,20 +103,20 @@ class GeneratorPhase(nn.Module):
             found = self._keypoints_of(generated.prediction)
             losses["likeness"] = weights.likeness * likeness_loss(found, driving.keypoints, spans)
         losses |= self._guided_losses(batch, source, driving, generated)
-        return PhaseResult(losses, (painted, real, driving.keypoints), _view(batch, source, driving, generated))
+        return PhaseResult(losses, (predicted, real, driving.keypoints), _view(batch, source, driving, generated))
 
     def _adversarial_losses(
-        self, painted: dict[float, Tensor], real: dict[float, Tensor], driving: Motion, weights: LossWeights
+        self, predicted: dict[float, Tensor], real: dict[float, Tensor], driving: Motion, weights: LossWeights
     ) -> dict[str, Tensor]:
         (discriminator,) = self._discriminators
         if not weights.generator_gan or discriminator is None:
             return {}
         keypoints = driving.keypoints.detach()
-        judged = discriminator(painted, keypoints)
-        wanted = discriminator(real, keypoints)
-        losses = {"gen_gan": weights.generator_gan * generator_adversarial_loss(judged)}
+        of_predicted = discriminator(predicted, keypoints)
+        of_real = discriminator(real, keypoints)
+        losses = {"gen_gan": weights.generator_gan * generator_adversarial_loss(of_predicted)}
         if any(weights.feature_matching):
-            losses["feature_matching"] = feature_matching_loss(wanted, judged, weights.feature_matching)
+            losses["feature_matching"] = feature_matching_loss(of_real, of_predicted, weights.feature_matching)
         return losses
 
     def _equivariance_losses(self, batch: TrainingBatch, driving: Motion, weights: LossWeights) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ class GeneratorPhase(nn.Module):
         return losses
 
     def _keypoints_of(self, frames: Tensor) -> Tensor:
-        """Detect keypoints with weights that take no gradient, and without a trace in the detector's statistics."""
+        """Detect keypoints without gradients for the detector's weights and without updating its statistics."""
         detector = self.keypoint_detector
         state = {name: values.detach() for name, values in detector.named_parameters()}
         state |= {name: values.clone() for name, values in detector.named_buffers()}
@@ -143,7 +143,7 @@ class GeneratorPhase(nn.Module):
         height, width = generated.motion.deformation.shape[1:3]
         warped, wanted = (resize_map(frames, height, width) for frames in (generated.deformed, batch.driving))
         difference = (warped - wanted).abs()
-        # Where the source shows nothing of what is needed, there is nothing to warp there.
+        # Occluded places cannot be warped from the source.
         occlusion = generated.motion.occlusion
         return (difference if occlusion is None else difference * occlusion.detach()).mean()
 
@@ -174,7 +174,7 @@ class GeneratorPhase(nn.Module):
 
 
 class DiscriminatorPhase(nn.Module):
-    """Losses of the discriminator, on what the generator painted before its own step."""
+    """Computes the losses of the discriminator, for predictions made before the generator's step."""
 
     def __init__(self, discriminator: MultiScaleDiscriminator, params: TrainParams) -> None:
         super().__init__()
@@ -182,10 +182,11 @@ class DiscriminatorPhase(nn.Module):
         self._weight = params.loss_weights.discriminator_gan
 
     def forward(self, batch: TrainingBatch, generated: Any) -> PhaseResult:
-        painted, real, keypoints = generated
-        judged = self.discriminator({scale: frames.detach() for scale, frames in painted.items()}, keypoints.detach())
-        wanted = self.discriminator(real, keypoints.detach())
-        return PhaseResult({"disc_gan": self._weight * discriminator_loss(wanted, judged)})
+        predicted, real, keypoints = generated
+        detached = {scale: frames.detach() for scale, frames in predicted.items()}
+        of_predicted = self.discriminator(detached, keypoints.detach())
+        of_real = self.discriminator(real, keypoints.detach())
+        return PhaseResult({"disc_gan": self._weight * discriminator_loss(of_real, of_predicted)})
 
 
 def phases(
@@ -217,29 +218,29 @@ def _check(
     weights = params.loss_weights
     if weights.generator_gan and discriminator is None:
         raise UsageError(
-            "an adversarial loss needs a discriminator, and this preset has none",
+            "the adversarial loss needs a discriminator, which this preset does not have",
             "Add model_params.discriminator_params, or set train_params.loss_weights.generator_gan=0.",
         )
     if weights.generator_gan and discriminator is not None:
         missing = [scale for scale in discriminator.scales if scale not in params.scales]
-        blocks = {len(judge.down_blocks) for judge in discriminator.discs.values()}  # type: ignore[arg-type]
+        blocks = {len(each.down_blocks) for each in discriminator.discs.values()}  # type: ignore[arg-type]
         if missing:
             raise UsageError(
-                f"the discriminator judges the scale {missing[0]}, which train_params.scales does not have",
+                f"the discriminator uses the scale {missing[0]}, which is not in train_params.scales",
                 "Add it to train_params.scales.",
             )
         if any(weights.feature_matching) and blocks != {len(weights.feature_matching)}:
             raise UsageError(
                 f"feature_matching has {len(weights.feature_matching)} weights for {max(blocks)} blocks",
-                "Give one weight for each block of the discriminator.",
+                "Give one weight per block of the discriminator.",
             )
     for scale in params.perceptual_scales or ():
         if scale not in params.scales:
-            raise UsageError(f"perceptual_scales has {scale}, which scales has not", "Add it to train_params.scales.")
+            raise UsageError(f"perceptual_scales has {scale}, which is not in scales", "Add it to train_params.scales.")
     if (weights.guidance or weights.spans or weights.focus) and params.guidance is None:
         raise UsageError(
             "the losses guidance, spans and focus need train_params.guidance",
-            "Set the detector and the points that guide.",
+            "Set its detector and points.",
         )
     if params.guidance is not None:
         _check_guidance(params.guidance, keypoint_detector, spans=bool(weights.spans))
@@ -248,16 +249,16 @@ def _check(
 def _check_guidance(guidance: GuidanceParams, keypoint_detector: KeypointDetector, *, spans: bool) -> None:
     last = max((number for span in guidance.spans or () for number in span), default=None)
     if spans and last is None:
-        raise UsageError("the loss of spans needs train_params.guidance.spans", "Name pairs of its points.")
+        raise UsageError("the loss spans needs train_params.guidance.spans", "List pairs of its points.")
     if last is not None and last >= len(guidance.points):
         raise UsageError(
-            f"train_params.guidance.spans names point {last}, there are {len(guidance.points)}",
-            "Count the points from 0.",
+            f"train_params.guidance.spans contains point {last}, but there are only {len(guidance.points)}",
+            "Points are numbered from 0.",
         )
     if len(guidance.points) > keypoint_detector.kp.out_channels:
         raise UsageError(
             f"{len(guidance.points)} points cannot guide {keypoint_detector.kp.out_channels} keypoints",
-            "Give at most one point for each keypoint.",
+            "Give at most one point per keypoint.",
         )
 
 

@@ -1,10 +1,10 @@
-"""The weights that the authors of the First Order Motion Model published, and where copies of them are to be had."""
+"""The weights published by FOMM's authors, and where to download copies."""
 
 from fommctl.api import ModelSpec
 
 _MIRROR = "https://github.com/graphemecluster/first-order-model-demo/releases/download/checkpoints/"
 _LICENCE = (
-    "published by the authors of the First Order Motion Model, whose code is MIT, without terms of their own; "
+    "published by the authors of the First Order Motion Model without a licence of their own (the code is MIT); "
     "the terms of the training data apply: {data}"
 )
 _VOX = "VoxCeleb, whose videos belong to their owners and show real people"

@@ -1,7 +1,7 @@
-"""Metrics of keypoints and identity: AKD, MKR, AED and keypoint jitter, in published and strict variants, how mouths
-and eyelids follow the driving video, and how sharp the subject is.
+"""Metrics of keypoints and identity: AKD, MKR and AED in published and strict variants, keypoint jitter, how mouth and
+eyelids follow the driving video, and the subject's sharpness.
 
-The published scripts are those of https://github.com/AliaksandrSiarohin/pose-evaluation.
+The published variants follow the scripts in https://github.com/AliaksandrSiarohin/pose-evaluation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from fommctl.api import MetricSpec, hookimpl
 
 OTHER_DETECTOR = "published figures: 256-pixel frames, keypoints by FAN (faces) or a COCO pose network (bodies)"
-OTHER_EMBEDDER = "published figures: OpenFace (faces) or a re-identification network (bodies), of another scale"
+OTHER_EMBEDDER = "published figures: OpenFace (faces) or a re-identification network (bodies), on another scale"
 
 
 @hookimpl
@@ -29,8 +29,8 @@ def fommctl_metrics() -> Iterator[MetricSpec]:
 def _keypoint_distances() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="akd.paper",
-        summary="Average keypoint distance, published: mean of |dx| and |dy| of keypoints found in both, frames "
-        f"without left out; {OTHER_DETECTOR}",
+        summary="Average keypoint distance, published: mean of |dx| and |dy| over keypoints found in both; frames with "
+        f"none are left out; {OTHER_DETECTOR}",
         unit="px",
         lower_is_better=True,
         build="fommctl_keypoints.distance:PaperDistance",
@@ -38,7 +38,7 @@ def _keypoint_distances() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="akd.strict",
-        summary="Average keypoint distance: Euclidean; a keypoint that the prediction lacks costs the frame's diagonal",
+        summary="Average keypoint distance: Euclidean; a keypoint missing in the prediction costs the frame's diagonal",
         unit="px",
         lower_is_better=True,
         build="fommctl_keypoints.distance:StrictDistance",
@@ -49,8 +49,8 @@ def _keypoint_distances() -> Iterator[MetricSpec]:
 def _missing_keypoints() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="mkr.paper",
-        summary="Missing keypoint rate, published: mean over frames of the part of the true keypoints that is not "
-        f"found; {OTHER_DETECTOR}",
+        summary="Missing keypoint rate, published: share of the true keypoints that are not found, averaged over "
+        f"frames; {OTHER_DETECTOR}",
         unit="",
         lower_is_better=True,
         build="fommctl_keypoints.missing:PaperMissing",
@@ -59,7 +59,7 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="mkr.strict",
-        summary="Missing keypoint rate: keypoints not found over all keypoints of the truth, each counting alike",
+        summary="Missing keypoint rate: share of all true keypoints that are not found, each with the same weight",
         unit="",
         lower_is_better=True,
         build="fommctl_keypoints.missing:StrictMissing",
@@ -72,8 +72,8 @@ def _missing_keypoints() -> Iterator[MetricSpec]:
 def _identity_distances() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="aed.paper",
-        summary="Average embedding distance, published: sum of squared differences, frames without an embedding left "
-        f"out; {OTHER_EMBEDDER}",
+        summary="Average embedding distance, published: sum of squared differences; frames without an embedding are "
+        f"left out; {OTHER_EMBEDDER}",
         unit="",
         lower_is_better=True,
         build="fommctl_keypoints.identity:PaperIdentity",
@@ -82,7 +82,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="aed.strict",
-        summary="Average embedding distance: Euclidean; a subject that the prediction lacks costs twice the length of "
+        summary="Average embedding distance: Euclidean; a subject missing in the prediction costs twice the length of "
         "the true embedding",
         unit="",
         lower_is_better=True,
@@ -92,7 +92,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="aed.plain",
-        summary="Average embedding distance: Euclidean, frames without an embedding left out; mkr counts lost faces",
+        summary="Average embedding distance: Euclidean; frames without an embedding are left out (mkr counts those)",
         unit="",
         lower_is_better=True,
         build="fommctl_keypoints.identity:PlainIdentity",
@@ -101,7 +101,7 @@ def _identity_distances() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="aed.p95",
-        summary="Embedding distance that 95 % of the frames of aed.plain stay under",
+        summary="95th percentile of the embedding distances of aed.plain",
         unit="",
         lower_is_better=True,
         build="fommctl_keypoints.identity:FarIdentity",
@@ -114,8 +114,8 @@ def _identity_distances() -> Iterator[MetricSpec]:
 def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="keypoint-jitter",
-        summary="Mean length of the second difference in time of the keypoints' error: what shakes more, or less, than "
-        "the truth",
+        summary="Mean length of the second difference in time of the keypoints' error: shaking that differs from the "
+        "truth's",
         unit="px/frame²",
         lower_is_better=True,
         build="fommctl_keypoints.jitter:JitterAgainstTruth",
@@ -123,8 +123,8 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="keypoint-jitter.plain",
-        summary="Mean length of the second difference in time of the keypoints: to hold models against each other on "
-        "the same clips; a still has none",
+        summary="Mean length of the second difference in time of the keypoints; compares models on the same clips; 0 "
+        "for a still",
         unit="px/frame²",
         lower_is_better=True,
         build="fommctl_keypoints.jitter:PlainJitter",
@@ -133,8 +133,8 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="keypoint-jitter.relative",
-        summary="Mean length of the second difference in time of the keypoints over that of the driving video's, each "
-        "over the size of its subject: 1 shakes as much, motion included",
+        summary="keypoint-jitter.plain over that of the driving video, each relative to the size of its subject: 1 "
+        "shakes as much, motion included",
         unit="times",
         lower_is_better=True,
         build="fommctl_keypoints.jitter:RelativeJitter",
@@ -144,8 +144,8 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="sharpness",
-        summary="Variance of the Laplacian in the box of the keypoints, over that of the truth, or of the source "
-        "picture where there is no truth; twice as much counts as half",
+        summary="Variance of the Laplacian within the keypoints' box, relative to the truth's or, without a truth, the "
+        "source picture's; twice as much counts as half",
         unit="of 1",
         lower_is_better=False,
         build="fommctl_keypoints.sharpness:Sharpness",
@@ -156,11 +156,11 @@ def _jitters_and_sharpness() -> Iterator[MetricSpec]:
 
 
 def _openings() -> Iterator[MetricSpec]:
-    still = "clips in which the driving one keeps still are left out; 68 or 478 landmarks"
+    still = "clips whose driving video does not move it are left out; 68 or 478 landmarks"
     for name, what, feature in (("mouth", "mouth's", "MOUTH"), ("eyelids", "eyelids'", "EYELIDS")):
         yield MetricSpec(
             name=f"{name}.correlation",
-            summary=f"Correlation of the {what} opening with the driving video's, over the frames of a clip; {still}",
+            summary=f"Correlation of the {what} opening with the driving video's over the frames of a clip; {still}",
             unit="",
             lower_is_better=False,
             build=partial(_opening, "OpeningCorrelation", feature),

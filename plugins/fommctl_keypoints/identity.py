@@ -1,4 +1,4 @@
-"""AED: the distance between the embeddings of predicted and true subject."""
+"""AED, the average distance between the embeddings of predicted and true subject (Siarohin et al. 2019, section 4)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import UsageError
-from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, MetricClip
-from fommctl_keypoints.scoring import FrameScorer, Scores, embeddings_of
+from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, FrameScorer, MetricClip
+from fommctl_keypoints.scoring import Scores, embeddings_of
 
 Embeddings = NDArray[np.float64]
 SHARE = 95
-"""Percent."""
+"""Percentile of `aed.p95`."""
 DISTANCES = "distances"
 
 
 class PaperIdentity:
     """AED as the published script computes it (pose-evaluation, cmp.py): the sum of squared differences, without the
-    square root; the mean over frames.
+    square root, averaged over frames.
 
-    The published networks are handed the whole frame and always answer: OpenFace for faces, without alignment, and a
-    ResNet of Market-1501 for bodies. An embedder that aligns the subject first answers nothing where it sees none:
-    frames in which one side has no embedding are skipped.
+    The published networks, OpenFace without alignment for faces and a ResNet trained on Market-1501 for bodies, embed
+    the whole frame and always return a result. Embedders that locate the subject first return nothing if there is
+    none; frames without an embedding on either side are skipped.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -33,10 +33,10 @@ class PaperIdentity:
 
 
 class StrictIdentity:
-    """AED as its name says: the Euclidean distance, over all frames whose truth has an embedding.
+    """AED as a Euclidean distance, over all frames whose truth has an embedding.
 
-    Where the prediction has none, it costs twice the length of the true embedding: the distance of the opposite one,
-    which for embeddings of length one is the largest that there is.
+    A frame whose prediction has none costs twice the length of the true embedding: the distance of the opposite vector,
+    which is the largest possible one between embeddings of length 1.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -45,10 +45,10 @@ class StrictIdentity:
 
 
 class PlainIdentity:
-    """The Euclidean distance, over all frames that have an embedding on both sides.
+    """AED as a Euclidean distance, over all frames with an embedding on both sides.
 
-    A head that turns away with the driving video is nobody to an embedder of frontal faces, whoever it is: across
-    identities this is the fairer mean. What a model loses that the driving video shows, `mkr` counts.
+    The fairer mean across identities: embedders of frontal faces recognise nobody in a head that turns away with the
+    driving video. `mkr` counts faces that the driving video shows and the model loses.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -57,8 +57,8 @@ class PlainIdentity:
 
 
 class FarIdentity:
-    """The distance that 95 % of the frames of PlainIdentity stay under: the few frames in which somebody else appears,
-    which a mean hides. Several clips are taken together, frame by frame."""
+    """The 95th percentile of the distances of PlainIdentity: reveals the few frames that show somebody else, which a
+    mean hides. Over several clips, it is the percentile of all their frames."""
 
     def clip(self, clip: MetricClip) -> ClipScorer:
         """Return a scorer for this clip."""
@@ -79,7 +79,7 @@ class _FarScorer:
 
 
 def together(clips: Sequence[ClipScores]) -> float | None:
-    """Return `aed.p95` of several clips; None where no frame could be scored."""
+    """Return `aed.p95` of several clips; None if no frame could be scored."""
     return _far(np.concatenate([np.empty(0), *(clip.state[DISTANCES].astype(np.float64) for clip in clips)]))
 
 
@@ -99,20 +99,28 @@ def _scorer(clip: MetricClip, distances: Callable[[Embeddings, Embeddings], Scor
 
 
 def paper_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Return each frame's distance, (N,), NaN where either has no embedding; embeddings are (N, D), NaN where there is
-    none."""
+    """Return the squared distance of each frame, (N,), NaN for frames without an embedding on either side.
+
+    prediction, truth: (N, D), NaN for missing embeddings.
+    """
     difference: Embeddings = prediction - truth
     return np.asarray((difference * difference).sum(-1))
 
 
 def plain_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Return each frame's distance, (N,), NaN where either has no embedding."""
+    """Return the Euclidean distance of each frame, (N,), NaN for frames without an embedding on either side.
+
+    prediction, truth: (N, D), NaN for missing embeddings.
+    """
     distances: Scores = np.linalg.norm(prediction - truth, axis=-1)
     return distances
 
 
 def strict_distances(prediction: Embeddings, truth: Embeddings) -> Scores:
-    """Return each frame's distance, (N,), NaN where the truth has no embedding."""
+    """Return the Euclidean distance of each frame, (N,), NaN for frames without an embedding of the truth.
+
+    prediction, truth: (N, D), NaN for missing embeddings; missing predictions cost twice the length of the truth.
+    """
     absent = ~np.isfinite(prediction).all(-1)
     opposite = 2 * np.linalg.norm(truth, axis=-1)
     distances: Scores = np.where(absent, opposite, np.linalg.norm(prediction - truth, axis=-1))

@@ -1,7 +1,7 @@
 """Keypoint jitter: how much keypoints shake from frame to frame.
 
-With p_t a keypoint in frame t, its second difference is a_t = p_(t+1) - 2 p_t + p_(t-1): zero in steady motion. For a
-rate of 25 frames/s or 30 the same shaking gives other numbers, so clips of one rate are compared.
+With p_t a keypoint in frame t, its second difference is a_t = p_(t+1) - 2 p_t + p_(t-1): zero in steady motion. Values
+depend on the frame rate; compare only clips of the same rate.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from fommctl_keypoints.scoring import Points, Scores, both, found, keypoints_of,
 
 
 class JitterAgainstTruth:
-    """Mean over keypoints and frames of |a_t - b_t|, a of the prediction and b of the truth.
+    """Mean of |a_t - b_t| over keypoints and frames, with a of the prediction and b of the truth.
 
-    It is the acceleration error of human motion (Kanazawa et al. 2019), in pixels. The score of frame t needs its two
-    neighbours, so the first and the last frame have none; nor has a keypoint that is missing in one of the three on
-    either side.
+    This is the acceleration error of human motion (Kanazawa et al. 2019), in pixels. Frame t needs both neighbours, so
+    the first and the last frame are not scored, nor is a keypoint missing in one of the three frames on either side.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -27,9 +26,9 @@ class JitterAgainstTruth:
 
 
 class PlainJitter:
-    """Mean over keypoints and frames of |a_t|, for results without a truth.
+    """Mean of |a_t| over keypoints and frames, in pixels, for results without a truth.
 
-    It includes the motion that belongs there: only results that follow the same driving videos can be compared.
+    It includes intended motion: compare only results driven by the same videos.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -38,12 +37,12 @@ class PlainJitter:
 
 
 class RelativeJitter:
-    """The mean of |a_t| of the prediction over that of the driving video, each over the size of its subject: 1 shakes
-    as much as the driving video, which includes the motion that belongs there.
+    """The mean of |a_t| of the prediction over that of the driving video, each relative to the size of its subject: 1
+    shakes as much as the driving video, intended motion included.
 
-    Both means are over the keypoints and frames that have their neighbours on both sides. The size is the root mean
-    square distance of these frames' keypoints from their centre, so that a subject that is larger in the picture than
-    the one that drives it does not count as shaking. A driving video that stands quite still has no score.
+    Both means are over the keypoints and frames whose neighbours are known on both sides. The size is the root mean
+    square distance of these frames' keypoints from their centre, so that a source whose subject is larger than the
+    driving one does not count as shaking. A clip whose driving keypoints do not move at all is not scored.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -52,7 +51,7 @@ class RelativeJitter:
 
 
 class _RelativeScorer:
-    """Prediction and driving video go side by side in one array (N, 2, K, 2)."""
+    """Keeps prediction and driving video side by side in one array (N, 2, K, 2)."""
 
     def __init__(self, source: KeypointSource) -> None:
         self._source = source
@@ -60,7 +59,7 @@ class _RelativeScorer:
         self._last: Points = np.empty((0, 2, 0, 2))
         self._lengths = np.zeros(2)
         self._squares = np.zeros(2)
-        """Sums over all frames that count, of the prediction and of the driving video."""
+        """Sums of squared sizes over all scored frames, for the prediction and for the driving video."""
 
     def add(self, chunk: FrameChunk) -> None:
         points = np.stack(both(self._source, chunk), axis=1)
@@ -85,7 +84,7 @@ class _RelativeScorer:
 
 
 class _JitterScorer:
-    """The second difference of the error is the difference of the second differences."""
+    """Scores the second difference of the error, which is the difference of the second differences."""
 
     def __init__(self, source: KeypointSource, *, against_truth: bool) -> None:
         self._source, self._against_truth = source, against_truth
@@ -112,8 +111,11 @@ class _JitterScorer:
 
 
 def jitters(points: Points) -> NDArray[np.float64]:
-    """Return the jitter of each frame but the first and the last, (max(0, N - 2),) in pixels, of keypoints (N, K, 2);
-    NaN where none has both neighbours."""
+    """Return the jitter of all frames but the first and the last, (max(0, N - 2),) in pixels; NaN for frames in which
+    no keypoint has both neighbours.
+
+    points: (N, K, 2) in pixels, NaN for missing keypoints.
+    """
     if len(points) < 3:
         return np.zeros(0)
     second = points[2:] - 2 * points[1:-1] + points[:-2]

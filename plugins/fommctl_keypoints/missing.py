@@ -1,4 +1,4 @@
-"""MKR: which part of the keypoints of the truth is not found in the prediction."""
+"""MKR, the share of the true keypoints that are missing in the prediction (Siarohin et al. 2019, section 4)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, KeypointSource, MetricClip
-from fommctl_keypoints.scoring import FrameScorer, Points, Scores, both, found, joined, keypoints_of
+from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, FrameScorer, KeypointSource, MetricClip
+from fommctl_keypoints.scoring import Points, Scores, both, found, joined, keypoints_of
 
 
 class PaperMissing:
     """MKR as the published script computes it (pose-evaluation, cmp_with_missing.py).
 
-    For each frame the joints that the truth has and the prediction lacks, over the joints that the truth has; frames
-    with none in the truth are skipped; the mean over frames. It is published for bodies only. For faces, of which a
-    detector finds all landmarks or none, it is the part of the frames that lost the face.
+    The score of a frame is the number of joints found only in the truth over the number found in the truth, averaged
+    over the frames with a joint in the truth. It is published for bodies only. For faces, whose landmarks are found
+    together, it is the share of the frames that lost the face.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -26,9 +26,9 @@ class PaperMissing:
 
 
 class StrictMissing:
-    """The same over all keypoints of all frames together, so that frames with few keypoints do not count for more.
+    """MKR over all keypoints of all frames together, so that frames with few keypoints do not count for more.
 
-    Keypoints that only the prediction has are not counted.
+    Keypoints found only in the prediction are ignored.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -56,17 +56,18 @@ class _StrictScorer:
 
 
 def pooled(clips: Sequence[ClipScores]) -> float | None:
-    """Return `mkr.strict` of several clips: over all their keypoints; None where the truth has none."""
+    """Return `mkr.strict` over all keypoints of several clips; None if the truth has none."""
     missing, present = (sum(float(clip.state[name][0]) for clip in clips) for name in ("missing", "present"))
     return missing / present if present else None
 
 
 def _counts(prediction: Points, truth: Points) -> tuple[Scores, Scores]:
-    """Count for each frame, (N,), keypoints of the truth that the prediction lacks, and all of the truth."""
+    """Return, for each frame, the number of true keypoints missing in the prediction, (N,), and of all true ones,
+    (N,)."""
     present = found(truth)
     return (present & ~found(prediction)).sum(-1).astype(np.float64), present.sum(-1).astype(np.float64)
 
 
 def _rates(missing: Scores, present: Scores) -> NDArray[np.float64]:
-    """Return (N,), NaN where the truth has no keypoint."""
+    """Return the rate of each frame, (N,), NaN for frames without a keypoint in the truth."""
     return np.where(present > 0, missing / np.maximum(present, 1), np.nan)

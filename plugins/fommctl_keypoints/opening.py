@@ -1,8 +1,9 @@
-"""Mouths and eyelids: whether they open together with the driving video's, and how far.
+"""Whether mouth and eyelids open together with the driving video's, and how far.
 
-The opening of a mouth is the distance of the middles of the inner lips, that of the eyelids the mean distance of upper
-and lower lid over both eyes, each over the distance of the outer corners of the eyes in the same frame, so that sizes
-of faces and frames cancel. Heads that turn aside shorten what it is measured by; both sides turn alike.
+The opening of the mouth is the distance between the middles of the inner lips, that of the eyelids the mean distance
+between upper and lower lid over both eyes. Both are relative to the distance between the outer corners of the eyes in
+the same frame, so that the sizes of faces and frames cancel out. A turned head shortens that distance, but does so in
+the prediction and the driving video alike.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Numbers of the landmarks that are measured, as a detector counts them."""
+    """Indices of the measured landmarks within a detector's set."""
 
     corners: tuple[int, int]
     """The outer corners of the eyes."""
@@ -32,37 +33,37 @@ class Landmarks:
 LANDMARKS: Mapping[int, Landmarks] = {
     # iBUG 300-W: FAN and dlib's predictor.
     68: Landmarks((36, 45), mouth=((62, 66),), eyelids=((37, 41), (38, 40), (43, 47), (44, 46))),
-    # MediaPipe's face mesh: the same places.
+    # MediaPipe's face mesh: the same points.
     478: Landmarks((33, 263), mouth=((13, 14),), eyelids=((160, 144), (158, 153), (385, 380), (387, 373))),
 }
-"""Sets of landmarks by their number; with any other number nothing is measured."""
+"""Indices by the number of landmarks in a set; openings are not measured for other sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something in a face that opens and closes."""
+    """A part of the face that opens and closes."""
 
     name: str
-    """A field of `Landmarks`."""
+    """Name of a field of `Landmarks`."""
     least: float
-    """Standard deviation of the driving video's opening below which it is taken for still. Measured on still faces that
-    were shifted, given noise and compressed: dlib's landmarks make 0.010 of the mouth and 0.004 of the eyelids."""
+    """Standard deviation of the driving opening below which it counts as still. On still faces that were shifted, given
+    noise and compressed, dlib's landmarks vary by 0.010 (mouth) and 0.004 (eyelids)."""
 
 
 MOUTH, EYELIDS = Feature("mouth", 0.010), Feature("eyelids", 0.006)
 FEWEST = 5
-"""Frames that a clip needs: two or three lie on a line by chance."""
+"""Least number of frames of a clip: two or three lie on a line by chance."""
 ROUNDING = 1e-20
-"""Variance below which a result has not moved at all."""
+"""Variance below which a prediction counts as not moving at all."""
 
 
 class OpeningCorrelation:
-    """Pearson's correlation of the openings of prediction and driving video over the frames of a clip.
+    """Pearson's correlation of the openings of prediction and driving video over the frames of a clip, in [-1, 1].
 
-    Clips whose driving video keeps still (see `Feature.least`), or shows a face in fewer than FEWEST frames, have no
-    score. Frames whose driving video shows no face are not counted. Where only the prediction has none, the opening
-    stays at the mean of its other frames, so that no model gains by losing the face; a prediction that never moves has
-    a correlation of 0.
+    Clips whose driving opening is still (see `Feature.least`) or known in fewer than FEWEST frames are not scored.
+    Frames without a driving face are ignored. In frames without a predicted face, the opening is taken to be the mean
+    of the other frames, so that no model gains by losing the face. A prediction that never moves has a correlation
+    of 0.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -74,12 +75,12 @@ class OpeningCorrelation:
 
 
 class OpeningGain:
-    """How much further the prediction opens where the driving video opens further by 1: the slope of the least-squares
-    line of the prediction's opening over the driving one, with an intercept.
+    """How much the predicted opening changes when the driving opening changes by 1: the slope of the least-squares line
+    of the one over the other, with an intercept.
 
-    Movement that does not follow the driving video adds nothing, and what the landmarks of the driving video are off by
-    makes it smaller, never larger. Clips and frames count as for the correlation; a prediction that never moves has a
-    gain of 0.
+    Movement unrelated to the driving video does not change it, and errors in the driving landmarks make it smaller,
+    never larger. Clips and frames are selected as in `OpeningCorrelation`; a prediction that never moves has a gain
+    of 0.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -108,8 +109,10 @@ class _OpeningScorer:
 
 
 def openings(points: Points, feature: Feature) -> Scores:
-    """Return each frame's opening, (N,), from landmarks (N, K, 2); NaN where there is no face, or K is none that is
-    known."""
+    """Return the opening in each frame, (N,), relative to the distance between the eyes' outer corners.
+
+    points: (N, K, 2) in pixels. NaN for frames without a face, and for all if K is not in `LANDMARKS`.
+    """
     numbers = LANDMARKS.get(points.shape[1])
     if numbers is None:
         return np.full(len(points), np.nan)
@@ -120,10 +123,11 @@ def openings(points: Points, feature: Feature) -> Scores:
 
 
 def followed(prediction: Scores, driving: Scores, *, least: float, slope: bool) -> tuple[float | None, int]:
-    """Return the correlation of two series (N,), or the slope of the first over the second, and how many frames it
-    rests on.
+    """Return the correlation of two series (N,), or with `slope` the slope of the first over the second, and the number
+    of frames that it is based on.
 
-    None where the second keeps still (`least`) or is short; NaN is a frame without a face, see `OpeningCorrelation`.
+    NaN marks frames without a face, see `OpeningCorrelation`. The result is None if the second series is too short or
+    its standard deviation is below `least`.
     """
     counted = np.isfinite(driving)
     number = int(counted.sum())

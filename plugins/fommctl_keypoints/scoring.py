@@ -1,77 +1,51 @@
-"""Shared by the metrics of this plugin: a scorer that works frame by frame, and its inputs."""
+"""Inputs that the metrics of this plugin share, and means over the known ones."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import UsageError
-from fommctl.api.metrics import (
-    ClipScores,
-    EmbeddingSource,
-    FrameChunk,
-    KeypointSource,
-    MetricClip,
-    mean_of_frames,
-)
+from fommctl.api.metrics import EmbeddingSource, FrameChunk, KeypointSource, MetricClip
 
 Scores = NDArray[np.float64]
 Points = NDArray[np.float64]
 
 
-class FrameScorer:
-    """Scores each chunk on its own; the clip's value is the mean over the frames that could be scored."""
-
-    def __init__(self, score: Callable[[FrameChunk], Scores]) -> None:
-        """score: gives (N,) for the frames of a chunk, NaN where one cannot be scored."""
-        self._score = score
-        self._scores: list[Scores] = []
-
-    def add(self, chunk: FrameChunk) -> None:
-        """Take the next frames."""
-        self._scores.append(self._score(chunk))
-
-    def finish(self) -> ClipScores:
-        """Return the score, after the last frames."""
-        return mean_of_frames(joined(self._scores))
-
-
 def joined(parts: list[Scores]) -> Scores:
-    """Return arrays (N,) one after the other."""
+    """Concatenate arrays (N,); without any, the result is empty."""
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def keypoints_of(clip: MetricClip) -> KeypointSource:
-    """Return the keypoints of a clip. Raises UsageError where the clip has no source of keypoints."""
+    """Return the clip's source of keypoints. Raises UsageError if it has none."""
     if clip.keypoints is None:
-        raise UsageError(f"there are no keypoints for {clip.name}", "Name a detector of landmarks.")
+        raise UsageError(f"there are no keypoints for {clip.name}", "Choose a detector with landmarks.")
     return clip.keypoints
 
 
 def embeddings_of(clip: MetricClip) -> EmbeddingSource:
-    """Return the embeddings of a clip. Raises UsageError where the clip has no source of embeddings."""
+    """Return the clip's source of embeddings. Raises UsageError if it has none."""
     if clip.embeddings is None:
-        raise UsageError(f"there are no embeddings for {clip.name}", "Name an embedder.")
+        raise UsageError(f"there are no embeddings for {clip.name}", "Choose an embedder.")
     return clip.embeddings
 
 
 def both(source: KeypointSource, chunk: FrameChunk) -> tuple[Points, Points]:
-    """Return keypoints (N, K, 2) of prediction and truth. Raises UsageError where the truth has none."""
+    """Return keypoints (N, K, 2) of prediction and truth, in pixels. Raises UsageError if there is no truth."""
     prediction, truth = source(chunk)
     if truth is None:
-        raise UsageError(f"{source.name} gives no keypoints of the truth", "Pass in the true frames too.")
+        raise UsageError(f"{source.name} returned no keypoints of the truth", "Pass in the true frames too.")
     return prediction, truth
 
 
 def found(points: Points) -> NDArray[np.bool_]:
-    """Return (..., K, 2) -> (..., K): which keypoints are there."""
+    """Return which of the keypoints (..., K, 2) are known, (..., K)."""
     return np.asarray(np.isfinite(points).all(-1))
 
 
 def mean_where(values: Scores, counted: NDArray[np.bool_]) -> Scores:
-    """Return (N, K) -> (N,): the mean over those that are counted, NaN where none is."""
+    """Return the mean (N,) of each row of values (N, K) over the entries marked in `counted`; NaN for rows without."""
     number = counted.sum(-1)
     total = np.where(counted, values, 0.0).sum(-1)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)

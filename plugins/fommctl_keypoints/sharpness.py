@@ -7,19 +7,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fommctl.api.metrics import ClipScorer, FrameChunk, KeypointSource, MetricClip
-from fommctl_keypoints.scoring import FrameScorer, Points, Scores, both, found, keypoints_of
+from fommctl.api.metrics import ClipScorer, FrameChunk, FrameScorer, KeypointSource, MetricClip
+from fommctl_keypoints.scoring import Points, Scores, both, found, keypoints_of
 
 BRIGHTNESS = np.array((0.299, 0.587, 0.114))
+"""BT.601's weights of red, green and blue."""
 
 
 class Sharpness:
-    """Variance of the Laplacian of brightness in the box of the keypoints, over that of the true subject in its own
-    box; the mean over frames.
+    """Variance of the Laplacian of brightness within the keypoints' box, relative to that of the true subject in its
+    own box; the mean over frames, in [0, 1].
 
-    1 is as sharp as the truth, or as the source picture where there is no truth. Twice the detail counts as half of it:
-    noise and ringing are not sharpness. Frames in which one side has no keypoints, or the truth has no detail, are not
-    scored.
+    1 is as sharp as the truth or, without a truth, as the source picture. Twice the detail counts as half of it, since
+    noise and ringing are not sharpness. Frames without keypoints on either side, or without detail in the truth, are
+    not scored.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -29,20 +30,20 @@ class Sharpness:
 
 
 def _ratios(chunk: FrameChunk, source: KeypointSource) -> Scores:
-    """Return (N,), NaN where a frame has none."""
+    """Return the ratio of each frame, (N,), NaN for frames that cannot be scored."""
     prediction, truth = both(source, chunk)
     assert chunk.truth is not None
     rows = zip(chunk.prediction, prediction, chunk.truth, truth, strict=True)
     pairs = [(detail(frame, points), detail(true, true_points)) for frame, points, true, true_points in rows]
     mine, theirs = np.array(pairs, np.float64).reshape(-1, 2).T
-    # What is not a number on either side stays so.
+    # NaN on either side stays NaN.
     most = np.where(theirs > 0, np.maximum(mine, theirs), np.nan)
     return np.minimum(mine, theirs) / most
 
 
 def detail(frame: NDArray[np.uint8], points: Points) -> float:
-    """Return variance of the Laplacian of a frame (H, W, 3) in the box of keypoints (K, 2), in squared levels; NaN
-    where there are none, or too little of the frame."""
+    """Return the variance of the Laplacian of a frame (H, W, 3) within the box of keypoints (K, 2), in squared levels
+    of 255; NaN without keypoints, or if the box has less than 3 pixels of the frame to a side."""
     there = points[found(points)]
     if not len(there):
         return math.nan

@@ -1,4 +1,4 @@
-"""The backend of LivePortrait: portraits and animals, 512 pixels out of 256."""
+"""The backend of LivePortrait, for portraits and animals: frames of 512 pixels from inputs of 256."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""The appearance network F: a picture as a volume of features, channels x depth x height x width."""
+"""The appearance network F (Guo et al. 2024, section 3.1), which turns a picture into a volume of features."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fommctl.api.blocks import width_at
 from fommctl_liveportrait.layers import Block2d, DownBlock2d
 
 
 class ResidualBlock3d(nn.Module):
-    """Pre-activation residual block of a volume."""
+    """A pre-activation residual block for volumes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,7 +26,8 @@ class ResidualBlock3d(nn.Module):
 
 
 class AppearanceExtractor(nn.Module):
-    """Frames (B, C, H, W) to volumes (B, channels, depth, h, w)."""
+    """Extracts volumes (B, reshape_channel, reshape_depth, h, w) from frames (B, 3, H, W) in [0, 1], with h = H /
+    2^num_down_blocks."""
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class AppearanceExtractor(nn.Module):
         num_resblocks: int,
     ) -> None:
         super().__init__()
-        widths = [min(max_features, block_expansion << level) for level in range(num_down_blocks + 1)]
+        widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
         self.first = Block2d(image_channel, widths[0])
         self.down_blocks = nn.ModuleList(map(DownBlock2d, widths[:-1], widths[1:]))
         self.second = nn.Conv2d(widths[-1], reshape_channel * reshape_depth, 1)

@@ -1,4 +1,4 @@
-"""Reads `model_params` off the tensors of published files."""
+"""Infers `model_params` from the tensors of published files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from fommctl_liveportrait.published import CORRECTORS, NETWORKS
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """Return `model_params` from the tensors {group: {name: tensor}}, spectral norm folded; None if they are of another
-    kind of model. Raises UsageError where the tensors contradict each other."""
-    appearance, motion, warping, painter = (shapes_of(groups, network) for network in NETWORKS)
+    """Infer LivePortrait's `model_params` from tensors {group: {name: tensor}}; None for another kind of model.
+
+    Spectral norm must be folded into the weights (see `from_published`).
+    Raises UsageError if the tensors contradict each other.
+    """
+    appearance, motion, warping, generator = (shapes_of(groups, network) for network in NETWORKS)
     needed = (
         (appearance, "second.weight", 4),
         (appearance, "resblocks_3d.3dr0.conv1.weight", 5),
         (motion, "detector.fc_kp.weight", 2),
         (warping, "dense_motion_network.mask.weight", 5),
-        (painter, "G_middle_0.norm_0.mlp_gamma.weight", 4),
+        (generator, "G_middle_0.norm_0.mlp_gamma.weight", 4),
     )
     if not all(len(shapes.get(name, ())) == axes for shapes, name, axes in needed):
         return None
@@ -28,7 +31,7 @@ def read_architecture(groups: Groups) -> Architecture | None:
     points = agreed("the number of keypoints", [size // 3 for size in sizes(
         motion, "detector.fc_kp.weight", "detector.fc_exp.weight", "detector.fc_kp.bias")])  # fmt: skip
     expansion, levels, most = _pyramid(appearance)
-    labels = painter["fc.weight"][1]
+    labels = generator["fc.weight"][1]
     params: dict[str, Any] = {
         "appearance_feature_extractor_params": {
             "image_channel": appearance["first.conv.weight"][1],
@@ -56,11 +59,11 @@ def read_architecture(groups: Groups) -> Architecture | None:
             },
         },
         "spade_generator_params": {
-            "upscale": round((painter["conv_img.0.weight"][0] / 3) ** 0.5),
-            "block_expansion": painter["conv_img.0.weight"][1],
-            "max_features": labels if labels < painter["conv_img.0.weight"][1] << levels else 2 * labels,
+            "upscale": round((generator["conv_img.0.weight"][0] / 3) ** 0.5),
+            "block_expansion": generator["conv_img.0.weight"][1],
+            "max_features": labels if labels < generator["conv_img.0.weight"][1] << levels else 2 * labels,
             "num_down_blocks": levels,
-            "hidden": painter["G_middle_0.norm_0.mlp_gamma.weight"][1],
+            "hidden": generator["G_middle_0.norm_0.mlp_gamma.weight"][1],
         },
         "stitching_retargeting_module_params": {
             name: found
@@ -69,7 +72,9 @@ def read_architecture(groups: Groups) -> Architecture | None:
         },
     }
     return Architecture(
-        model_params=params, frame_shape=(256, 256, 3), notes=("frames of 256x256 pixels assumed, 512x512 come out",)
+        model_params=params,
+        frame_shape=(256, 256, 3),
+        notes=("inputs of 256x256 pixels assumed, for results of 512x512",),
     )
 
 
@@ -78,7 +83,7 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 
 def _pyramid(shapes: Shapes) -> tuple[int, int, int]:
-    """Return width, levels and greatest width of the appearance network."""
+    """Return the appearance network's block_expansion, num_down_blocks and max_features."""
     expansion = shapes["first.conv.weight"][0]
     found = widths(shapes, r"down_blocks\.(\d+)\.conv\.weight")
     levels = max(found, default=-1) + 1
@@ -87,7 +92,7 @@ def _pyramid(shapes: Shapes) -> tuple[int, int, int]:
 
 
 def _end(outputs: int, levels: int) -> dict[str, int]:
-    """Return width and greatest width of what ends, doubled at each level, in so many channels."""
+    """Return the parameters that give this number of channels after doubling it at each level."""
     return {"block_expansion": max(1, outputs >> levels), "max_features": outputs * 2}
 
 
@@ -99,7 +104,7 @@ def _hourglass(shapes: Shapes) -> dict[str, int]:
 
 
 def _layers(shapes: Shapes) -> dict[str, Any] | None:
-    """Return sizes of a small network; None where the model has none."""
+    """Return the layer sizes of a correction network; None if the model does not have it."""
     weights = sorted(
         (int(match[1]), shape) for name, shape in shapes.items() if (match := re.fullmatch(r"mlp\.(\d+)\.weight", name))
     )

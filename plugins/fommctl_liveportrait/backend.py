@@ -1,4 +1,4 @@
-"""LivePortrait, composed under the published names."""
+"""LivePortrait (Guo et al. 2024), assembled under the published names."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from fommctl_liveportrait.warping import WarpingNetwork
 
 @dataclass(frozen=True, slots=True)
 class PlainSource:
-    """The source as the plain renderer needs it."""
+    """A source of the plain renderer."""
 
     motion: FaceMotion
     frame: Tensor
+    """(1, 3, H, W) in [0, 1]"""
 
 
 class PlainRenderer(FaceTransfer):
-    """The published networks as they are, in fp32, with nothing cached: the reference for speed and exactness."""
+    """The published networks, in fp32 and without caching: the reference for speed and exactness."""
 
     def __init__(self, backend: LivePortraitBackend, device: torch.device, step: int = 1) -> None:
+        """step: factor by which frames are reduced for the networks."""
         self.device, self._step = device, step
         self._appearance, self._extractor = backend.appearance.to(device), backend.extractor.to(device)
         self._warping, self._generator = backend.warping.to(device), backend.generator.to(device)
@@ -56,7 +58,7 @@ class PlainRenderer(FaceTransfer):
         source, driving = context.motion.keypoints(), motion.keypoints()
         frames = []
         for index in range(len(driving)):
-            # One at a time: the volumes of warped features take half a gigabyte per frame.
+            # One at a time: the warped volumes take half a gigabyte per frame.
             volume = self._appearance(reduced(context.frame, self._step))
             warped = self._warping(volume, source, driving[index : index + 1])
             frames.append(self._generator(warped.features))
@@ -67,7 +69,7 @@ class PlainRenderer(FaceTransfer):
 
 
 class LivePortraitBackend:
-    """Networks built from validated `model_params`."""
+    """LivePortrait's networks, built from validated `model_params`."""
 
     def __init__(self, params: LivePortraitParams) -> None:
         motion, warping = params.motion_extractor_params, params.warping_module_params
@@ -97,16 +99,16 @@ class LivePortraitBackend:
         }
 
     def needed_groups(self) -> Sequence[str]:
-        """See `fommctl.api.Backend`. The small networks that correct keypoints may be absent."""
+        """See `fommctl.api.Backend`. The networks that correct keypoints are optional."""
         return [name for name in self.modules() if not name.startswith("retarget_")]
 
     def correctors(self, device: torch.device) -> Correctors:
-        """Return the small networks on a device."""
+        """Return the networks that correct keypoints, moved to a device."""
         return Correctors(self.stitching.to(device), self.eyes.to(device), self.lips.to(device))
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. Larger frames are reduced for all networks, by whole steps; what comes out is as
-        large as ever. Raises UsageError for other sizes."""
+        """See `fommctl.api.Backend`. Larger frames are reduced for the networks by a whole factor, 1 / scale; results
+        have the usual size. Raises UsageError for other scales."""
         step = step_at(1, scale)
         if not fast:
             return PlainRenderer(self, device, step)

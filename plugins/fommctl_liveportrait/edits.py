@@ -1,7 +1,7 @@
-"""What can be edited in a face at rest: its pose, and expressions as offsets of single keypoints.
+"""Edits of a face at rest: its pose, and expressions as offsets of single keypoints.
 
-The offsets are small moves of the keypoints that lie in the part of the face, chosen by hand after the sliders of the
-published demo; 1 is about as far as a face goes. They were not tried with the published weights.
+The offsets are small shifts of the keypoints in that part of the face, chosen by hand after the sliders of the
+published demo; 1 is about as far as a face goes. They have not been tested with the published weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fommctl_liveportrait.motion import rotation_matrices
 
 Share = Annotated[float, Field(ge=-1, le=1)]
 POINTS = 21
-# (keypoint, coordinate): offset where the value is 1.
+# Offset of (keypoint, coordinate) for a value of 1.
 OFFSETS: Mapping[str, Mapping[tuple[int, int], float]] = {
     "smile": {
         (20, 1): -0.01, (14, 1): -0.02, (17, 1): 0.0065, (17, 2): 0.003,
@@ -38,17 +38,17 @@ class FaceEdits(Edits):
     """Edits of a face."""
 
     yaw: Annotated[float, Field(ge=-60, le=60)] = 0.0
-    """Turn the head, degrees."""
+    """Turn the head, in degrees."""
     pitch: Annotated[float, Field(ge=-30, le=30)] = 0.0
-    """Nod, degrees."""
+    """Nod, in degrees."""
     roll: Annotated[float, Field(ge=-45, le=45)] = 0.0
-    """Tilt the head, degrees."""
+    """Tilt the head, in degrees."""
     x: Share = 0.0
-    """Move to the right, half sides of the square."""
+    """Move to the right, in half sides of the square."""
     y: Share = 0.0
-    """Move down."""
+    """Move down, in half sides of the square."""
     zoom: Annotated[float, Field(ge=0.5, le=2)] = 1.0
-    """Size of the face, 1 as it is."""
+    """Scale the face; 1 leaves its size."""
     smile: Share = 0.0
     """Smile; negative is sad."""
     blink: Share = 0.0
@@ -64,7 +64,7 @@ class FaceEdits(Edits):
 
     @classmethod
     def motion(cls, rows: Sequence[Self]) -> dict[str, NDArray[np.float32]]:
-        """See `Edits`: the parts of a `FaceMotion`."""
+        """See `Edits`; returns the fields of a `FaceMotion`."""
         count = len(rows)
         angles = torch.tensor([[row.pitch, row.yaw, row.roll] for row in rows]) * (math.pi / 180)
         expression = np.zeros((count, POINTS, 3), np.float32)

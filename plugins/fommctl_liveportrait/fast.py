@@ -1,9 +1,9 @@
-"""The fast renderer: the source encoded once, and what the plain networks compute twice computed once.
+"""The fast renderer: the source is encoded once, and nothing is computed twice.
 
-Volumes are slices (B depth, C, h, w), channels last: a convolution 3x3x3 is one of 3x3 over each slice with its
-neighbours beside it. Keypoints shift a volume as a whole, so that the parts are moved one axis after the other. SPADE
-sees a map that is enlarged by repeating its places: its convolutions are done at the small size, one for each kind of
-place.
+Volumes are stored as slices (B depth, C, h, w), channels last, so that a 3x3x3 convolution is a 3x3 convolution of each
+slice concatenated with its neighbours. Keypoints shift a volume as a whole, so the parts are moved along one axis after
+the other. SPADE reads a map enlarged by nearest upsampling, so its convolutions run at the small size, one for each
+phase.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ from fommctl_liveportrait.warping import WarpingNetwork, heatmaps
 
 @dataclass(frozen=True, slots=True)
 class FastSource:
-    """All that depends on the source alone."""
+    """Everything that depends only on the source."""
 
     motion: FaceMotion
     keypoints: Tensor
-    """(1, K, 3)"""
+    """(1, K, 3) in [-1, 1]"""
     volume: Tensor
-    """(1, C, d, h, w): its features."""
+    """(1, C, d, h, w): features of the source."""
     small: Tensor
-    """(c, d, h, w): the few channels that the parts move."""
+    """(c, d, h, w): the compressed features, which the parts move."""
     still: Tensor
-    """(1, c, d, h, w): the source's features, warped by the part at rest."""
+    """(1, c, d, h, w): the compressed features under the static part."""
     heatmaps: Tensor
-    """(1, K, d, h, w): around its keypoints."""
+    """(1, K, d, h, w): Gaussians around the keypoints."""
     grid: Tensor
-    """(d, h, w, 3)"""
+    """(d, h, w, 3): the identity grid."""
 
 
 class FastWarping:
-    """`WarpingNetwork` on a source that is encoded."""
+    """`WarpingNetwork` for inference, for a source that is encoded once."""
 
     def __init__(self, network: WarpingNetwork, numerics: Numerics) -> None:
         dense = network.dense_motion_network
         self._dtype, self._depth = numerics.dtype, 0
         parts = dense.mask.out_channels
         channels = dense.compress.out_channels
-        # Heatmaps first, that of the part at rest left out, for it is zero; then what the parts moved.
+        # Heatmaps first, without that of the static part, which is zero; then the moved features.
         own = torch.arange(parts * (channels + 1)).view(parts, channels + 1)
         order = torch.cat((own[1:, 0], own[:, 1:].flatten()))
         self._compress = copy.deepcopy(nn.Sequential(dense.compress, dense.norm)).to(numerics.device)
@@ -96,7 +96,7 @@ class FastWarping:
         return small
 
     def __call__(self, source: FastSource, driving: Tensor) -> Tensor:
-        """Return what the generator paints, for keypoints (B, K, 3)."""
+        """Return the generator's input (B, C, h, w) for driving keypoints (B, K, 3)."""
         batch, depth = len(driving), source.grid.shape[0]
         shifts = source.keypoints - driving
         moved = torch.cat((source.still.expand(batch, 1, *source.still.shape[1:]), _shifted(source, shifts)), 1)
@@ -118,7 +118,7 @@ class FastWarping:
             out = larger
         features = self._last(_beside(out, depth)).unflatten(0, (batch, depth)).transpose(1, 2)
         mask = self._mask(features).float().softmax(1)
-        # The parts' shares add up to one: all of them at rest, and of each its shift.
+        # The mask sums to 1 over the parts, so only the shifts have to be weighted.
         deformation = source.grid + torch.einsum("bkdhw,bkc->bdhwc", mask[:, 1:], shifts)
         occlusion = self._occlusion(features)[:, :, 0].float().sigmoid_()
         warped = sample_volume(source.volume.expand(batch, -1, -1, -1, -1), deformation).flatten(1, 2)
@@ -127,7 +127,7 @@ class FastWarping:
 
 
 class _Conv3d:
-    """A convolution of volumes."""
+    """A 3D convolution for inference."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: tuple[int, int, int], numerics: Numerics) -> None:
         assert bias is not None
@@ -141,7 +141,7 @@ class _Conv3d:
 
 
 def _folded3d(block: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return weight (O, I, 3, 3, 3) and bias (O) of a convolution and the normalisation behind it."""
+    """Return weight (O, I, 3, 3, 3) and bias (O,) of a convolution with the normalisation after it folded in."""
     conv, norm = block.conv, block.norm
     assert isinstance(conv, nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm3d)
@@ -151,17 +151,17 @@ def _folded3d(block: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _slices(weight: Tensor) -> Tensor:
-    """Return a kernel (O, I, 3, 3, 3) as one (O, 3 I, 3, 3) of slices with the ones before and behind."""
+    """Convert a kernel (O, I, 3, 3, 3) to one (O, 3 I, 3, 3) for slices with their neighbours (see `_beside`)."""
     return weight.permute(0, 2, 1, 3, 4).flatten(1, 2)
 
 
 def _stacked(volume: Tensor) -> Tensor:
-    """Return (B, C, d, h, w) as slices (B d, C, h, w), channels last."""
+    """Convert a volume (B, C, d, h, w) to slices (B d, C, h, w), channels last."""
     return volume.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _beside(slices: Tensor, depth: int) -> Tensor:
-    """Return slices (B d, C, h, w) with those before and behind: (B d, 3 C, h, w); zeros at the ends."""
+    """Concatenate each of the slices (B d, C, h, w) with its neighbours: (B d, 3 C, h, w); zeros at both ends."""
     count, channels, height, width = slices.shape
     out = slices.new_empty((count, height, width, 3 * channels)).permute(0, 3, 1, 2)
     target = out.unflatten(0, (-1, depth))  # type: ignore[no-untyped-call]
@@ -175,7 +175,7 @@ def _beside(slices: Tensor, depth: int) -> Tensor:
 
 
 def _shifted(source: FastSource, shifts: Tensor) -> Tensor:
-    """Return the small volume moved by each shift (B, K, 3): (B, K, c, d, h, w). As `sample_volume`, axis by axis."""
+    """Return the compressed features under each shift (B, K, 3): (B, K, c, d, h, w), equal to `sample_volume`."""
     grid = source.grid
     lines = grid[0, 0, :, 0], grid[0, :, 0, 1], grid[:, 0, 0, 2]
     x, y, z = (_interpolation(line, shifts[..., axis]) for axis, line in enumerate(lines))
@@ -185,14 +185,14 @@ def _shifted(source: FastSource, shifts: Tensor) -> Tensor:
 
 
 def _interpolation(line: Tensor, shift: Tensor) -> Tensor:
-    """Return what each place of a line (n) is made of after a shift (B, K): (B, K, n, n)."""
+    """Return the matrices (B, K, n, n) that interpolate along an axis, with coordinates (n,), after shifts (B, K)."""
     count = len(line)
     places = ((line + shift[..., None] + 1) * count - 1) / 2
     return (1 - (places[..., None] - torch.arange(count, device=line.device)).abs()).clamp_min(0)
 
 
 class Level:
-    """What convolutions at one resolution share: those of equal widths have one work space, of up to 600 megabytes."""
+    """Creates the convolutions of one resolution; those with equal widths share a work space of up to 600 MB."""
 
     def __init__(self, numerics: Numerics) -> None:
         self.numerics = numerics
@@ -205,7 +205,7 @@ class Level:
 
 
 class FastSpade:
-    """Scale and shift of several `Spade`, from what they share."""
+    """The scale and shift of `Spade` for inference, from the output of `SharedMaps`."""
 
     def __init__(self, norm: Spade, level: Level) -> None:
         gamma, beta = weight_and_bias(norm.mlp_gamma), weight_and_bias(norm.mlp_beta)
@@ -222,7 +222,7 @@ class FastSpade:
 
 
 class FastSpadeBlock:
-    """`SpadeBlock` for what `shared` gives of the features."""
+    """`SpadeBlock` for inference, from the output of `SharedMaps`."""
 
     def __init__(self, block: SpadeBlock, level: Level) -> None:
         self._first, self._second = FastSpade(block.norm_0, level), FastSpade(block.norm_1, level)
@@ -234,12 +234,12 @@ class FastSpadeBlock:
             self._conv_s = level.numerics.convolution(*weight_and_bias(block.conv_s), padding=0)
 
     def __call__(self, x: Tensor, shared: tuple[Tensor, ...], scale: int = 1) -> Tensor:
-        """Return the features behind the block.
+        """Return the block's output for x (B, C, h, w), enlarged by `scale` first.
 
-        x: (B, C, h, w), changed in place where the widths are equal; enlarged by `scale` first.  shared: for each
-        normalisation, that of the shortcut last.
+        x is changed in place if the block does not change the number of channels.  shared: the maps of each
+        normalisation, the shortcut's last.
         """
-        # Enlarging by repetition does not change statistics.
+        # Nearest upsampling does not change the statistics.
         normalised = F.group_norm(x, x.shape[1])
         if scale > 1:
             normalised = F.interpolate(normalised, scale_factor=scale)
@@ -252,7 +252,7 @@ class FastSpadeBlock:
 
 
 class SharedMaps:
-    """Results of the `mlp_shared` of several normalisations for features enlarged by 1, 2 or 4."""
+    """The `mlp_shared` of several `Spade`, for features that are enlarged by 1, 2 or 4."""
 
     def __init__(self, norms: list[Spade], scale: int, numerics: Numerics) -> None:
         pairs = [weight_and_bias(norm.mlp_shared[0]) for norm in norms]  # type: ignore[arg-type]
@@ -263,7 +263,8 @@ class SharedMaps:
             return
         self._convs = [numerics.convolution(upsampling_kernel(weight), bias.repeat(4), padding=1, relu=True)]
         if scale == 4:
-            # Of four places in a row two see one place alone; the outer ones see two, as the places of two in a row.
+            # Of four adjacent positions, the inner two read a single source position; the outer two read two, as with a
+            # factor of 2.
             across, down = weight.sum(2), weight.sum(3)
             staggered = _staggered(across)[:, :, None], _staggered(down)[:, :, :, None]
             self._convs += [
@@ -273,7 +274,7 @@ class SharedMaps:
             ]
 
     def __call__(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Return a map (B, hidden, scale h, scale w) a normalisation."""
+        """Return a map (B, hidden, scale h, scale w) for each normalisation."""
         if self._scale == 1:
             maps: Tensor = self._convs[0](features)
             return maps.chunk(self._count, 1)
@@ -300,15 +301,14 @@ class SharedMaps:
 
 
 def _staggered(taps: Tensor) -> Tensor:
-    """Return a kernel (O, I, 3) behind repetition as (2 O, I, 2): of the first of two places, then of the last."""
+    """Convert a kernel (O, I, 3) that follows nearest upsampling to (2 O, I, 2), for the first and last position."""
     first = torch.stack((taps[..., 0], taps[..., 1] + taps[..., 2]), -1)
     last = torch.stack((taps[..., 0] + taps[..., 1], taps[..., 2]), -1)
     return torch.cat((first, last))
 
 
 def _square(kernel: Tensor) -> Tensor:
-    """Return a kernel of 1x2 or 2x1 as one of 3x3 that reads the same places, padded by 1: (.., 0 = before, 1 =
-    here)."""
+    """Convert a 1x2 or 2x1 kernel of `_staggered` to the 3x3 kernel, padded by 1, that reads the same positions."""
     out = kernel.new_zeros((*kernel.shape[:2], 3, 3))
     half = len(kernel) // 2
     if kernel.shape[2] == 1:
@@ -352,7 +352,7 @@ class FastGenerator:
 
 
 def _wide(numerics: Numerics, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Any:
-    """Return a 3x3 convolution with a work space of its own: shared ones would be made anew for each size."""
+    """Return a 3x3 convolution with its own work space; a shared one would be reallocated for each size."""
     return Numerics(numerics.device, numerics.dtype).wide_convolution(weight, bias, relu=relu)
 
 
@@ -360,7 +360,7 @@ class FastRenderer(FaceTransfer, GraphedRenderer[FastSource]):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, deformations and the softmax of the masks stay in float32 whatever the precision of the convolutions. The
-    renderer keeps nothing of the networks that it was made from.
+    renderer keeps no reference to the original networks.
     """
 
     def __init__(
@@ -374,7 +374,7 @@ class FastRenderer(FaceTransfer, GraphedRenderer[FastSource]):
         precision: str = "fp32",
         step: int = 1,
     ) -> None:
-        """step: side of the frames to come over that of those that the networks see."""
+        """step: factor by which frames are reduced for the networks."""
         super().__init__(device)
         numerics = Numerics(device, DTYPES[precision])
         self._correctors, self._step = correctors, step

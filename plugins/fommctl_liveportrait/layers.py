@@ -1,14 +1,18 @@
-"""Blocks that the networks share, and sampling of volumes."""
+"""Blocks shared by the networks, and sampling of volumes."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fommctl.api.blocks import width_at
+
 
 class Block2d(nn.Module):
-    """A convolution 3x3, BatchNorm and ReLU."""
+    """A 3x3 convolution, BatchNorm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class DownBlock2d(Block2d):
 
 
 class Block3d(nn.Module):
-    """A convolution 3x3x3, BatchNorm and ReLU."""
+    """A 3x3x3 convolution, BatchNorm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -39,26 +43,26 @@ class Block3d(nn.Module):
 
 
 class DownBlock3d(Block3d):
-    """A block that halves height and width; the depth stays."""
+    """A block that halves height and width and keeps the depth."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool3d(super().forward(x), (1, 2, 2))
 
 
 class UpBlock3d(Block3d):
-    """A block behind nearest upsampling of height and width."""
+    """A block that doubles height and width by nearest upsampling first."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.interpolate(x, scale_factor=(1, 2, 2)))
 
 
 class Encoder3d(nn.Module):
-    """Down blocks; returns their input and all outputs."""
+    """Down blocks for volumes; returns the input and the output of each."""
 
     def __init__(self, inputs: int, *, block_expansion: int, max_features: int, num_blocks: int) -> None:
         super().__init__()
-        widths = [inputs, *(min(max_features, block_expansion << level) for level in range(1, num_blocks + 1))]
-        self.down_blocks = nn.ModuleList(map(DownBlock3d, widths[:-1], widths[1:]))
+        widths = [inputs, *(width_at(block_expansion, level, max_features) for level in range(1, num_blocks + 1))]
+        self.down_blocks = nn.ModuleList(DownBlock3d(*pair) for pair in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = [x]
@@ -68,14 +72,14 @@ class Encoder3d(nn.Module):
 
 
 class Decoder3d(nn.Module):
-    """Up blocks, each beside the encoder's output of its size, and a last convolution, which FOMM does not have."""
+    """Up blocks for volumes with skip connections, and a last convolution that FOMM's decoder does not have."""
 
     def __init__(self, inputs: int, *, block_expansion: int, max_features: int, num_blocks: int) -> None:
         super().__init__()
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(num_blocks)):
-            deeper = min(max_features, block_expansion << (level + 1))
-            width = min(max_features, block_expansion << level)
+            deeper = width_at(block_expansion, level + 1, max_features)
+            width = width_at(block_expansion, level, max_features)
             self.up_blocks.append(UpBlock3d(deeper * (1 if level == num_blocks - 1 else 2), width))
         self.out_channels = block_expansion + inputs
         self.conv = nn.Conv3d(self.out_channels, self.out_channels, 3, padding=1)
@@ -89,7 +93,7 @@ class Decoder3d(nn.Module):
 
 
 class Hourglass3d(nn.Module):
-    """Encoder and decoder of volumes."""
+    """Encoder and decoder for volumes."""
 
     def __init__(self, inputs: int, *, block_expansion: int, max_features: int, num_blocks: int) -> None:
         super().__init__()
@@ -104,14 +108,14 @@ class Hourglass3d(nn.Module):
 
 
 SAMPLES_VOLUMES = ("cpu", "cuda")
-"""Kinds of devices on which torch samples volumes; elsewhere their corners are gathered."""
+"""Types of devices on which torch can sample volumes; elsewhere `gather_volume` is used."""
 
 
 def sample_volume(values: Tensor, grid: Tensor) -> Tensor:
-    """Return values (B, C, d, h, w) read at the places of grid (B, D, H, W, 3), x before y before z: (B, C, D, H, W).
+    """Sample values (B, C, d, h, w) at a grid (B, D, H, W, 3), x before y before z: (B, C, D, H, W), zero outside.
 
-    Zeros outside. The identity grid has the centres of the corner voxels at -1 and 1 and is read as if these were their
-    outer borders, which shrinks what is read a little: the weights were trained so.
+    The identity grid has the centres of the corner voxels at -1 and 1, but is read as if their outer borders were
+    there, which shrinks the result slightly; the weights were trained this way.
     """
     if values.device.type in SAMPLES_VOLUMES:
         return F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -119,7 +123,7 @@ def sample_volume(values: Tensor, grid: Tensor) -> Tensor:
 
 
 def gather_volume(values: Tensor, grid: Tensor) -> Tensor:
-    """Sample as `sample_volume` does, by eight gathered corners."""
+    """Sample as `sample_volume` does, by gathering the eight neighbours of each position."""
     batch, channels, *sides = values.shape
     flat = values.flatten(2)
     places = [((grid[..., axis] + 1) * side - 1) / 2 for axis, side in enumerate(reversed(sides))]
@@ -139,8 +143,8 @@ def gather_volume(values: Tensor, grid: Tensor) -> Tensor:
 
 
 def identity_volume(like: Tensor, depth: int, height: int, width: int) -> Tensor:
-    """Return coordinates (D, H, W, 3) of the voxel centres, x before y before z, the corners at -1 and 1; in the type
-    and on the device of `like`."""
+    """Return the coordinates (depth, height, width, 3) of voxel centres, x before y before z, with the corners at -1
+    and 1; type and device are those of `like`."""
     axes = [2 * (torch.arange(side, device=like.device, dtype=like.dtype) / (side - 1)) - 1
             for side in (depth, height, width)]  # fmt: skip
     z, y, x = torch.meshgrid(*axes, indexing="ij")
@@ -148,5 +152,5 @@ def identity_volume(like: Tensor, depth: int, height: int, width: int) -> Tensor
 
 
 def reduced(frames: Tensor, step: int) -> Tensor:
-    """Return frames (B, C, H, W), `step` times as large as the native ones, at the native size: means of squares."""
+    """Reduce frames (B, C, H, W) by a whole factor, by averaging squares of `step` x `step` pixels."""
     return frames if step == 1 else F.avg_pool2d(frames, step)

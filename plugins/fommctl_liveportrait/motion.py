@@ -1,4 +1,4 @@
-"""LivePortrait's motion of a face: rotation, expression, scale and shift of canonical keypoints in three dimensions."""
+"""LivePortrait's motion of a face: rotation, expression, scale and translation of canonical 3D keypoints."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from fommctl.api.blocks import MotionParts, Smoother
 from fommctl_liveportrait.motion_extractor import degrees
 
 CUTOFF = 1.5
-"""Cut-off in Hz of the filter, for a face at rest."""
+"""Cut-off frequency of the filter for a face at rest, Hz."""
 DISTANCE = 2 / 128
-"""Displacement of a keypoint at which the cut-off is doubled."""
+"""Displacement of a keypoint, in its coordinates, at which the cut-off frequency is doubled."""
 SCALE_CUTOFF = 0.3
-"""Cut-off in Hz for the scale, which jitters differently from the head's pose."""
+"""Cut-off frequency for the scale, which jitters differently from the head's pose, Hz."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceMotion(MotionParts):
-    """Keypoints are scale * (canonical @ rotation + expression) + translation in x and y."""
+    """The motion of B faces, whose keypoints are scale * (canonical @ rotation + expression) + translation (Guo et al.
+    2024, equation 2)."""
 
     optional: ClassVar[tuple[str, ...]] = ("openings", "placed")
     rotation: Tensor
-    """(B, 3, 3), for row vectors."""
+    """(B, 3, 3): rotation matrices for row vectors."""
     expression: Tensor
-    """(B, K, 3)"""
+    """(B, K, 3): offsets of the keypoints."""
     scale: Tensor
     """(B, 1)"""
     translation: Tensor
-    """(B, 3); z is not used."""
+    """(B, 3); z is ignored."""
     canonical: Tensor
-    """(B, K, 3): the keypoints of the face at rest."""
+    """(B, K, 3): keypoints of the face at rest."""
     openings: Tensor | None = None
     """(B, 3): height over width of left eye, right eye and lips, from landmarks; -1 without landmarks."""
     placed: Tensor | None = None
-    """(B, K, 3): the keypoints themselves, after the transfer to a source."""
+    """(B, K, 3): the final keypoints, after the transfer to a source."""
 
     def keypoints(self) -> Tensor:
-        """Return (B, K, 3) in [-1, 1], x before y before z."""
+        """Return the keypoints (B, K, 3) in [-1, 1], x before y before z."""
         if self.placed is not None:
             return self.placed
         shift = F.pad(self.translation[:, None, :2], (0, 1))
@@ -54,7 +55,7 @@ class FaceMotion(MotionParts):
         return self.keypoints()[..., :2]
 
     def between(self, other: FaceMotion, share: float) -> FaceMotion:
-        """See `MotionParts`; rotations turn."""
+        """See `MotionParts`; rotations are interpolated along the shortest arc."""
         plain = super(FaceMotion, self).between(other, share)
         return replace(plain, rotation=turned_towards(self.rotation, other.rotation, share))
 
@@ -71,7 +72,7 @@ class FaceMotion(MotionParts):
         )
 
     def with_landmarks(self, landmarks: Tensor) -> FaceMotion:
-        """See `MotionParts`: they tell how far eyes and lips are open."""
+        """See `MotionParts`; landmarks determine how far eyes and lips are open."""
         return replace(self, openings=openings(landmarks))
 
     def smoother(self) -> Smoother:
@@ -80,22 +81,22 @@ class FaceMotion(MotionParts):
 
 
 class FaceSmoother:
-    """A low-pass filter that follows fast motion closely: what belongs to a head goes together, its rotation as one."""
+    """A low-pass filter that follows fast motion closely, with the same strength for all parameters but the scale."""
 
     def __init__(self) -> None:
         self._last: FaceMotion | None = None
         self._time = 0.0
 
     def __call__(self, motion: FaceMotion, times: Sequence[float]) -> FaceMotion:
-        """Smooth the motions of B frames, at B times in seconds, later than in the previous call."""
+        """Smooth the motions of B frames at B times in seconds, all later than those of the previous call."""
         return FaceMotion.cat([self._next(motion[index : index + 1], time) for index, time in enumerate(times)])
 
     def _next(self, motion: FaceMotion, time: float) -> FaceMotion:
         found = motion
         if self._last is not None:
             elapsed = max(time - self._time, 1e-6)
-            way = (motion.keypoints() - self._last.keypoints()).square().sum(-1).mean().item()
-            step = 2 * math.pi * elapsed * CUTOFF * (1 + way / DISTANCE**2)
+            moved = (motion.keypoints() - self._last.keypoints()).square().sum(-1).mean().item()
+            step = 2 * math.pi * elapsed * CUTOFF * (1 + moved / DISTANCE**2)
             slow = 2 * math.pi * elapsed * SCALE_CUTOFF
             found = self._last.between(motion, step / (1 + step))
             found = replace(
@@ -108,7 +109,7 @@ class FaceSmoother:
 
 
 def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
-    """Return the motion that the heads of the motion network tell, in float32."""
+    """Convert the outputs of the motion network's heads, (B, n) by name, to a motion in float32."""
     numbers = {name: values.float() for name, values in heads.items()}
     pitch, yaw, roll = (degrees(numbers[name]) * (math.pi / 180) for name in ("pitch", "yaw", "roll"))
     batch = len(pitch)
@@ -121,7 +122,7 @@ def face_motion(heads: Mapping[str, Tensor]) -> FaceMotion:
     )
 
 
-# The ends of the height and of the width of left eye, right eye and lips, by the number of landmarks.
+# By number of landmarks: the landmarks at both ends of the height and of the width of left eye, right eye and lips.
 _OPENINGS = {
     68: ((37, 40, 39, 36), (43, 46, 45, 42), (62, 66, 54, 48)),
     203: ((6, 18, 0, 12), (30, 42, 24, 36), (90, 102, 48, 66)),
@@ -131,7 +132,7 @@ _OPENINGS = {
 
 
 def openings(landmarks: Tensor) -> Tensor:
-    """Return how far eyes and lips are open, height over width: (B, 3) of landmarks (B, N, 2); -1 where unknown."""
+    """Return height over width of left eye, right eye and lips, (B, 3), from landmarks (B, N, 2); -1 if unknown."""
     ends = _OPENINGS.get(landmarks.shape[1])
     if ends is None:
         return landmarks.new_full((len(landmarks), 3), -1.0)
@@ -141,7 +142,7 @@ def openings(landmarks: Tensor) -> Tensor:
 
 
 def rotation_matrices(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
-    """Return (Rz(roll) Ry(yaw) Rx(pitch))^T of angles (B,) in radians: (B, 3, 3) for row vectors."""
+    """Return rotation matrices (B, 3, 3) for row vectors, (Rz(roll) Ry(yaw) Rx(pitch))^T, of angles (B,) in radians."""
     one, zero = torch.ones_like(pitch), torch.zeros_like(pitch)
 
     def matrix(*values: Tensor) -> Tensor:
@@ -161,12 +162,12 @@ def turned_towards(one: Tensor, other: Tensor, share: float) -> Tensor:
 
 
 def part_of(rotation: Tensor, share: float) -> Tensor:
-    """Return the rotation (B, 3, 3) about the same axis by this share of the angle."""
+    """Return the rotations (B, 3, 3) about the same axes by a share of the angle."""
     if share == 1:
         return rotation
     cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
     angle = torch.acos(cosine)[:, None, None]
-    # sin(angle) [axis]; at 180 degrees, where it says nothing, a head never is.
+    # sin(angle) times the axis's cross-product matrix; undefined at 180 degrees, which no head reaches.
     skew = (rotation - rotation.mT) / 2
     unit = skew / torch.sin(angle).clamp_min(1e-7)
     small = share * angle

@@ -1,4 +1,4 @@
-"""The motion network M: ConvNeXt V2 (Woo et al. 2023), with a head for each part of the motion."""
+"""The motion network M: ConvNeXt V2 (Woo et al. 2023) with a head for each parameter of the motion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 EPSILON = 1e-6
 BINS = 66
-"""Classes of an angle, three degrees each."""
+"""Number of classes of an angle, three degrees each."""
 
 
 class ChannelNorm(nn.Module):
@@ -44,7 +44,7 @@ class ResponseNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Depthwise 7x7, then two linear layers over the channels, added to the input."""
+    """A residual block of a depthwise 7x7 convolution and two linear layers over the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class ConvNext(nn.Module):
-    """Frames (B, 3, H, W) to the numbers of each head, (B, n) by name."""
+    """ConvNeXt V2 from frames (B, 3, H, W) in [0, 1] to the outputs of its heads, (B, n) by name."""
 
     def __init__(self, *, num_kp: int, depths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ConvNext(nn.Module):
             self.add_module(f"fc_{name}", nn.Linear(widths[-1], size))
 
     def features(self, frames: Tensor) -> Tensor:
-        """Return what the heads read: (B, C)."""
+        """Return the inputs of the heads, (B, C)."""
         x = frames
         for down, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(down(x))
@@ -92,7 +92,7 @@ class ConvNext(nn.Module):
 
 
 class MotionExtractor(nn.Module):
-    """The network under the name of the published file."""
+    """`ConvNext` under the name that it has in the published file."""
 
     def __init__(self, **size: Any) -> None:
         super().__init__()
@@ -104,6 +104,6 @@ class MotionExtractor(nn.Module):
 
 
 def degrees(logits: Tensor) -> Tensor:
-    """Return angles (B,) in degrees that the classes (B, 66) expect."""
+    """Return the expected angles (B,), in degrees, of logits (B, 66)."""
     places = torch.arange(BINS, device=logits.device, dtype=logits.dtype)
     return 3 * (logits.softmax(1) * places).sum(1) - 97.5

@@ -1,4 +1,4 @@
-"""Options of this family, given as `-O name=value`."""
+"""LivePortrait's options, given as `-O name=value`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Opening = Annotated[float, Field(ge=0, le=2)]
 
 
 def read_regions(text: str) -> dict[str, float]:
-    """Return the gain of each region in `pose:0.5,lips`. Raises ValueError for what is no such text."""
+    """Parse regions and gains such as `pose:0.5,lips`; the default gain is 1. Raises ValueError for anything else."""
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, gain = part.strip().partition(":")
@@ -33,38 +33,38 @@ def _checked(text: str) -> str:
 
 
 class FaceOptions(Options):
-    """Options of LivePortrait."""
+    """LivePortrait's options."""
 
     region: Annotated[str, AfterValidator(_checked)] = "all"
-    """Parts that move, with gains: all, exp (expression), pose, lips, eyes; pose:0.5,lips:1."""
+    """Parts that move, with optional gains, such as pose:0.5,lips: all, exp (expression), pose, lips, eyes."""
     multiplier: Annotated[float, Field(ge=0, le=3)] = 1.0
     """Factor of all motion."""
     stitching: bool = True
-    """Keep the shoulders where the source has them."""
+    """Keep the shoulders in place."""
     friendly: Literal["expression", "pose"] = "expression"
-    """The fit of relative motion: expression fits it to the size of the source's face, pose leaves it."""
+    """Fit of relative motion: expression scales it to the size of the source's face, pose does not."""
     scale: Literal["driving", "frozen"] = "driving"
-    """The scale of relative motion: frozen leaves the face as large as it is; --smooth steadies the driving scale."""
+    """Scale of relative motion: frozen keeps the size of the face; --smooth steadies the driving scale."""
     neutral: bool = False
-    """Count expressions from a face at rest, not from the reference frame: for one driving picture."""
+    """Measure expressions from a face at rest instead of the reference frame; for a single driving picture."""
     retarget_eyes: bool = False
-    """Open and close the eyes as far as the driving eyes, beside the driving motion."""
+    """Open and close the eyes as far as the driving eyes, in addition to the driving motion."""
     retarget_lips: bool = False
-    """Open and close the lips as far as the driving lips, beside the driving motion."""
+    """Open and close the lips as far as the driving lips, in addition to the driving motion."""
     eyes_open: Opening | None = None
-    """Opening of the eyes (height over width, 0.4 is usual), whatever the driving eyes do."""
+    """Fixed opening of the eyes, height over width; 0.4 is usual."""
     lips_open: Opening | None = None
-    """The same of the lips."""
+    """Fixed opening of the lips, height over width."""
     close_lips: bool = False
-    """Close the source's lips before it moves."""
+    """Close the source's lips before applying the motion."""
 
     @property
     def landmarks(self) -> bool:
-        """See `Options`: they tell how far eyes and lips are open."""
+        """See `Options`; landmarks determine how far eyes and lips are open."""
         wanted = self.eyes_open, self.lips_open
         return self.retarget_eyes or self.retarget_lips or self.close_lips or any(each is not None for each in wanted)
 
     @cached_property
     def regions(self) -> Mapping[str, float]:
-        """Gains by region."""
+        """The gains given by `region`, by name."""
         return read_regions(self.region)

@@ -1,4 +1,5 @@
-"""Published files: one network a file, all small ones in one; names of other networks in front, spectral norm apart."""
+"""Conversion from and to the published files: one network per file, the small ones in a single file, with spectral norm
+as separate tensors."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from fommctl.api import Groups
 
 NETWORKS = ("appearance_feature_extractor", "motion_extractor", "warping_module", "spade_generator")
 CORRECTORS = ("retarget_shoulder", "retarget_mouth", "retarget_eye")
-"""Groups of the file `stitching_retargeting_module`: stitching, lips, eyes."""
-# A tensor that no other network has, by which a file without the name of its network is known.
+"""Groups in the file `stitching_retargeting_module`: stitching, lips, eyes."""
+# A tensor that only this network has, which identifies files that do not name their network.
 _SIGNS = {
     "resblocks_3d.3dr0.conv1.weight": "appearance_feature_extractor",
     "detector.fc_kp.weight": "motion_extractor",
@@ -21,11 +22,11 @@ _SIGNS = {
     "G_middle_0.norm_0.mlp_gamma.weight": "spade_generator",
 }
 _FLAT = re.compile(r"(retarget_shoulder|retarget_mouth|retarget_eye)(?:_module)?\.(.+)")
-"""Names in a file that holds the small networks without groups."""
+"""Tensor names in files with the small networks but without groups."""
 
 
 def from_published(groups: Groups) -> Groups:
-    """Return the tensors under the names of our networks, spectral norm folded; groups of other models as they are."""
+    """Group the tensors by network, with spectral norm folded in; groups of other models are unchanged."""
     found: dict[str, Mapping[str, Tensor]] = {}
     for group, tensors in groups.items():
         plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -43,14 +44,14 @@ def from_published(groups: Groups) -> Groups:
 
 
 def to_published(groups: Groups) -> Groups:
-    """Return the other way round; the vectors of spectral norm are such that its factor is 1."""
+    """Convert to the published layout, with vectors of spectral norm whose factor is 1."""
     return {
         group: _split(tensors) if group == "spade_generator" else dict(tensors) for group, tensors in groups.items()
     }
 
 
 def _folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights over u . (W v), with the vectors u and v that are stored: no iteration at inference."""
+    """Divide weights W by their spectral norm u . (W v), with the stored u and v, as at inference."""
     found = {}
     for name, tensor in tensors.items():
         if name.endswith((".weight_u", ".weight_v")):
@@ -74,9 +75,9 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unit_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return vectors u and v of which u . (matrix v) is 1 to the last bit: each reads one number of the matrix.
+    """Return vectors u and v, each with a single entry, for which u . (matrix v) is exactly 1.
 
-    Of a number whose leading digits are below 1.5, one of the floats around its inverse has the product 1.
+    For an element with a mantissa below 1.5, one of the floats next to its inverse gives exactly 1 as product.
     """
     digits, _ = torch.frexp(matrix)
     place = int(torch.where(digits.abs() < 0.75, matrix.abs(), 0).argmax())

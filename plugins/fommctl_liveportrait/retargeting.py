@@ -1,4 +1,4 @@
-"""Small networks that correct keypoints: stitching, eyes, lips."""
+"""Small networks that correct keypoints: stitching, eyes, lips (Guo et al. 2024, section 3.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Corrector(nn.Module):
-    """Linear layers, ReLU behind each but the last."""
+    """Predicts offsets of keypoints by linear layers, with ReLU after each but the last."""
 
     def __init__(self, *, input_size: int, hidden_sizes: Sequence[int], output_size: int) -> None:
         super().__init__()
@@ -19,20 +19,20 @@ class Corrector(nn.Module):
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         last = nn.Linear(widths[-1], output_size)
-        # Without its weights, which a file may lack, it corrects nothing.
+        # Its weights are optional: without them, the offsets are zero.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.mlp = nn.Sequential(*layers, last)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return what is to be added to the keypoints, flat: (B, n); inputs: (B or 1, ...) each."""
+        """Return the offsets of the keypoints, flattened to (B, n), for inputs (B or 1, ...) each."""
         batch = max(map(len, inputs))
         out: Tensor = self.mlp(torch.cat([each.flatten(1).expand(batch, -1) for each in inputs], 1))
         return out
 
 
 def stitched(stitching: Corrector, source: Tensor, driving: Tensor) -> Tensor:
-    """Return keypoints (B, K, 3) moved so that the shoulders stay where the source (1, K, 3) has them."""
+    """Move driving keypoints (B, K, 3) so that the shoulders stay where the source's keypoints (1, K, 3) have them."""
     change: Tensor = stitching(source, driving)
     points = driving.shape[1]
     out = driving + change[:, : 3 * points].reshape(driving.shape)

@@ -1,4 +1,4 @@
-"""`model_params` of LivePortrait, in the published schema."""
+"""LivePortrait's `model_params` in the published schema."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class MotionParams(Params):
     num_kp: Literal[21] = 21
     backbone: Literal["convnextv2_tiny"] = "convnextv2_tiny"
     depths: Annotated[tuple[Blocks, ...], Strict(False), Field(min_length=4, max_length=4)] = (3, 3, 9, 3)
-    """Ours: blocks of each stage; those of the backbone are the default."""
+    """Ours: number of blocks in each stage; the default is that of the backbone."""
     widths: Annotated[Widths, Field(min_length=4, max_length=4)] = (96, 192, 384, 768)
-    """Ours: channels of each stage."""
+    """Ours: channels of each stage; the default is that of the backbone."""
 
 
 class DenseMotionParams(Params):
-    """The network that mixes the motions of the keypoints."""
+    """The network that combines the motions of the keypoints."""
 
     block_expansion: Expansion = 32
     max_features: Maximum = 1024
@@ -65,7 +65,7 @@ class GeneratorParams(Params):
     max_features: Maximum = 512
     num_down_blocks: Levels = 2
     hidden: Expansion = 128
-    """Ours: channels from which scale and shift of its normalisation are made."""
+    """Ours: hidden channels of SPADE."""
 
 
 class CorrectorParams(Params):
@@ -77,7 +77,7 @@ class CorrectorParams(Params):
 
 
 class CorrectorsParams(Params):
-    """All of them."""
+    """The networks that correct keypoints."""
 
     stitching: CorrectorParams = CorrectorParams(input_size=126, hidden_sizes=(128, 128, 64), output_size=65)
     lip: CorrectorParams = CorrectorParams(input_size=65, hidden_sizes=(128, 128, 64), output_size=63)

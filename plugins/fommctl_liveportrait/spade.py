@@ -1,6 +1,6 @@
-"""The generator G (SPADE, Park et al. 2019): paints the warped features, and doubles their size three times.
+"""The generator G (SPADE, Park et al. 2019), which decodes the warped features to a frame.
 
-Spectral norm is folded into the weights when a published file is read: at inference it is a factor.
+Spectral norm is a constant factor at inference, so it is folded into the weights when a published file is read.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fommctl.api.blocks import width_at
+
 MIDDLE_BLOCKS = 6
 
 
 class Spade(nn.Module):
-    """Instance norm whose scale and shift at each place come from the features that are painted."""
+    """Instance norm with a scale and shift that depend on the position, predicted from `labels`."""
 
     def __init__(self, channels: int, labels: int, hidden: int) -> None:
         super().__init__()
@@ -27,7 +29,7 @@ class Spade(nn.Module):
 
 
 class SpadeBlock(nn.Module):
-    """Two convolutions behind SPADE; the shortcut has one too where the widths differ."""
+    """A residual block of two convolutions, each after SPADE; the shortcut has one too if the widths differ."""
 
     def __init__(self, inputs: int, outputs: int, labels: int, hidden: int) -> None:
         super().__init__()
@@ -50,13 +52,13 @@ class SpadeBlock(nn.Module):
 
 
 class SpadeGenerator(nn.Module):
-    """Features (B, C, h, w) to frames (B, 3, 4 upscale h, 4 upscale w) in [0, 1]."""
+    """Decodes features (B, C, h, w) to frames (B, 3, 4 upscale h, 4 upscale w) in [0, 1]."""
 
     def __init__(
         self, *, upscale: int, block_expansion: int, max_features: int, num_down_blocks: int, hidden: int
     ) -> None:
         super().__init__()
-        labels = min(max_features, block_expansion << num_down_blocks)
+        labels = width_at(block_expansion, num_down_blocks, max_features)
         self.fc = nn.Conv2d(labels, 2 * labels, 3, padding=1)
         for number in range(MIDDLE_BLOCKS):
             self.add_module(f"G_middle_{number}", SpadeBlock(2 * labels, 2 * labels, labels, hidden))
@@ -68,7 +70,7 @@ class SpadeGenerator(nn.Module):
 
     @property
     def middle(self) -> list[SpadeBlock]:
-        """The blocks at the size of the features."""
+        """The blocks at the features' resolution."""
         return [getattr(self, f"G_middle_{number}") for number in range(MIDDLE_BLOCKS)]
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Motion templates of LivePortrait: pickles of numbers, read without letting anything in them run.
+"""Reads LivePortrait's motion templates, which are pickles, without running any code in them.
 
-A pickle names functions to call. Here every name stands for one of a few inert classes, which keep what they are given
-as data; any other name ends the reading.
+A pickle contains names of functions to call. Here the few names that arrays of numbers need refer to inert classes that
+only store their arguments; any other name is an error.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from fommctl.api import InputError
 
 LARGEST = 512 << 20
-"""Bytes of a template; an hour has a tenth of that."""
+"""Largest size of a template in bytes; an hour takes a tenth of that."""
 MOST_FRAMES = 1_000_000
 
 
 class _Type:
-    """Stands for a numpy data type in a pickle."""
+    """Replaces a numpy data type in a pickle."""
 
     def __init__(self, code: Any = "", *_: Any) -> None:
         self.code = str(code)
@@ -33,17 +33,17 @@ class _Type:
         self.order = ">" if isinstance(state, tuple) and len(state) > 1 and state[1] == ">" else "<"
 
     def read(self, content: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the numbers of an array of this type and shape."""
+        """Return an array of this type and shape, as float32. Raises UnpicklingError for invalid types and sizes."""
         if self.code not in ("f2", "f4", "f8", "i4", "i8"):
-            raise pickle.UnpicklingError(f"numbers of the type {self.code[:20]!r}")
+            raise pickle.UnpicklingError(f"arrays of type {self.code[:20]!r} are not supported")
         kind = np.dtype(self.order + self.code)
         if len(content) != prod(shape) * kind.itemsize or any(side < 0 for side in shape):
-            raise pickle.UnpicklingError("an array that holds less than it claims")
+            raise pickle.UnpicklingError("the size of an array does not match its shape")
         return np.frombuffer(content, kind).reshape(shape).astype(np.float32)
 
 
 class _Array:
-    """Stands for a numpy array in a pickle: created empty, then filled."""
+    """Replaces a numpy array in a pickle: created empty, then filled."""
 
     value: NDArray[np.float32] = np.zeros(0, np.float32)
 
@@ -53,7 +53,7 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, by_columns, content = state
         if not isinstance(kind, _Type) or not isinstance(content, bytes) or not isinstance(shape, tuple):
-            raise pickle.UnpicklingError("an array of objects")
+            raise pickle.UnpicklingError("arrays of objects are not supported")
         shape = tuple(int(side) for side in shape)
         self.value = kind.read(content, shape[::-1] if by_columns else shape)
         if by_columns:
@@ -61,11 +61,11 @@ class _Array:
 
 
 class _Scalar(_Array):
-    """Stands for a numpy scalar in a pickle."""
+    """Replaces a numpy scalar in a pickle."""
 
     def __init__(self, kind: Any = None, content: Any = None, *_: Any) -> None:
         if not isinstance(kind, _Type) or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("a number that is none")
+            raise pickle.UnpicklingError("a scalar is not a number")
         self.value = kind.read(content, ())
 
 
@@ -75,16 +75,16 @@ _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return the inert class of a name. Raises UnpicklingError for what arrays of numbers do not need."""
+        """Return the inert class for a name. Raises UnpicklingError for names that arrays of numbers do not need."""
         if module not in _MODULES or name not in _NAMES:
-            raise pickle.UnpicklingError(f"it wants {module[:40]}.{name[:40]}, which is not run")
+            raise pickle.UnpicklingError(f"it refers to {module[:40]}.{name[:40]}, which is not allowed")
         return _NAMES[name]
 
 
 def read_template(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]] | None:
-    """Return frames a second and the parts of a `FaceMotion` of a template; None for files of another kind.
+    """Return a template's frame rate and the fields of a `FaceMotion`; None for other kinds of files.
 
-    Raises InputError for one that is damaged, or wants more than numbers.
+    Raises InputError if the template is damaged or contains anything but numbers.
     """
     if path.suffix.lower() != ".pkl" or not path.is_file():
         return None
@@ -96,10 +96,11 @@ def read_template(path: Path) -> tuple[float, Mapping[str, NDArray[np.float32]]]
         return _parts(content)
     except InputError:
         raise
-    except Exception as error:  # A parser that is fed a damaged file may fail in any way.
+    except Exception as error:  # Damaged pickles can raise any exception.
         why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
-            f"{path.name} is not a motion template that can be read: {why}", "Nothing in it was run; make it again."
+            f"{path.name} cannot be read as a motion template: {why}",
+            "No code in it was run. Create the template again.",
         ) from error
 
 
@@ -113,7 +114,7 @@ def _parts(content: Any) -> tuple[float, Mapping[str, NDArray[np.float32]]]:
         rows = [np.asarray(getattr(value, "value", value), np.float32).reshape(shape) for value in values]
         whole = np.stack(rows)
         if not np.isfinite(whole).all():
-            raise ValueError("it holds numbers that are not finite")
+            raise ValueError("it contains numbers that are not finite")
         return whole
 
     points = (21, 3)
@@ -130,5 +131,5 @@ def _parts(content: Any) -> tuple[float, Mapping[str, NDArray[np.float32]]]:
         parts["openings"] = np.concatenate((stacked(eyes, (2,)), stacked(lips, (1,))), 1)
     rate = float(getattr(content.get("output_fps", 25), "value", content.get("output_fps", 25)))
     if not 0 < rate <= 1000:
-        raise ValueError("its rate makes no sense")
+        raise ValueError(f"its frame rate is {rate:g}")
     return rate, parts

@@ -1,7 +1,7 @@
-"""Transferring driving motion to a source: parts of the face, stitching, eyes and lips.
+"""Transfer of driving motion to a source: regions of the face, stitching, and retargeting of eyes and lips.
 
-The published loop takes all of these; but where it drops the driving motion for eyes and lips that are retargeted,
-here they are added to it.
+This follows the published loop, except that retargeting of eyes and lips is added to the driving motion, which the
+published code discards in that case.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fommctl_liveportrait.options import FaceOptions
 from fommctl_liveportrait.retargeting import Corrector, stitched
 
 LIPS, EYES = (6, 12, 14, 17, 19, 20), (11, 13, 15, 16, 18)
-"""Numbers of the keypoints."""
+"""Indices of the keypoints of lips and eyes."""
 WHOLE = (1, 2, 6, *range(11, 21))
-"""Keypoints whose expression is taken over where it is absolute; of others, single coordinates."""
+"""Keypoints whose absolute expression is transferred in all coordinates."""
 SINGLE = ((3, 1), (4, 1), (5, 2), (8, 2), (9, 1), (9, 2))
-"""(keypoint, coordinate)."""
+"""(keypoint, coordinate) pairs that are transferred of the other keypoints."""
 CLOSED_LIPS = 0.03
-"""Opening of a source's lips from which on they are first closed, with the option for it."""
-# The mean expression of a face with lips at rest, as published: what counts as no expression of one driving picture.
+"""Least opening of a source's lips that `close_lips` closes, height over width."""
+# The published mean expression of a face with closed lips, the neutral expression for a single driving picture.
 NEUTRAL = torch.tensor([
     -9.4524e-05, 2.4222e-04, -4.00974e-05,
     2.08596e-04, 4.68054e-04, 1.27464e-05,
@@ -55,7 +55,7 @@ NEUTRAL = torch.tensor([
 
 @dataclass(frozen=True, slots=True)
 class Correctors:
-    """The small networks of a model, as far as it has them."""
+    """The networks of a model that correct keypoints; None for those that it does not have."""
 
     stitching: Corrector | None = None
     eyes: Corrector | None = None
@@ -64,16 +64,19 @@ class Correctors:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """How much of the driving motion each part of the face takes over."""
+    """The share of the driving motion that is transferred, by parameter."""
 
     pose: float
     scale: float
     expression: Tensor
-    """(K, 1)"""
+    """(K, 1): gain of each keypoint's expression."""
 
 
 def gains_of(regions: Mapping[str, float], points: int, like: Tensor) -> Gains:
-    """Return the gains of named regions; lips and eyes take precedence over the whole expression."""
+    """Return the gains given by regions (see `FaceOptions.region`); lips and eyes take precedence over exp and all.
+
+    points: number of keypoints.  like: a tensor with the type and device of the result.
+    """
     everything = regions.get("all", 0.0)
     expression = like.new_full((points, 1), regions.get("exp", everything))
     for name, numbers in (("lips", LIPS), ("eyes", EYES)):
@@ -92,9 +95,10 @@ def transfer(
     options: FaceOptions,
     clip: bool = False,
 ) -> FaceMotion:
-    """See `fommctl.api.TransferRenderer`. mode: `relative`, `absolute`, or `animal`, the published loop for animals.
+    """Transfer the motion of B driving frames to a source (see `fommctl.api.TransferRenderer`).
 
-    clip: `source` holds the frames of a video, one for each driving frame.
+    source: one frame, or with `clip` B frames of a video.  mode: `relative`, `absolute`, or `animal`, the published
+    loop for animals.
     """
     still = source.keypoints()
     if mode == "animal":
@@ -120,7 +124,7 @@ def transfer(
 
 
 class FaceTransfer:
-    """What all renderers do with the small networks: see `fommctl.api.TransferRenderer`."""
+    """Base of both renderers: the transfer (see `fommctl.api.TransferRenderer`)."""
 
     _correctors: Correctors
 
@@ -141,7 +145,7 @@ class FaceTransfer:
 
 
 def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """Return the source moves as the driving face has since the reference."""
+    """Move the source as the driving face has moved since the reference: keypoints (B, K, 3)."""
     gains = gains_of(options.regions, source.expression.shape[1], source.expression)
     turn = part_of(driving.rotation @ reference.rotation.mT, gains.pose) if gains.pose else None
     rotation = source.rotation if turn is None else turn @ source.rotation
@@ -154,8 +158,8 @@ def _relative(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, op
 
 
 def _relative_of_clip(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """Return each face of a video turned and changed as the driving face has since the reference, where the video has
-    it and as large as it is there."""
+    """Rotate each frame of a source video and change its expression as the driving face has since the reference, with
+    the video's own position and scale: keypoints (B, K, 3)."""
     gains = gains_of(options.regions, source.expression.shape[1], source.expression)
     rotation = source.rotation
     if gains.pose:
@@ -165,7 +169,7 @@ def _relative_of_clip(driving: FaceMotion, reference: FaceMotion, source: FaceMo
 
 
 def _rest(reference: FaceMotion, options: FaceOptions) -> Tensor:
-    """Return the expression that counts as none of the driving face."""
+    """Return the expression of the driving face that is taken as neutral."""
     if not options.neutral:
         return reference.expression
     rest = NEUTRAL.to(reference.expression)
@@ -173,7 +177,7 @@ def _rest(reference: FaceMotion, options: FaceOptions) -> Tensor:
 
 
 def _taken(source: FaceMotion) -> Tensor:
-    """Return what of an expression does not belong to the shape of the face: (K, 3), 1 or 0."""
+    """Return which coordinates of an expression do not describe the shape of the face: (K, 3), 1 or 0."""
     taken = torch.zeros_like(source.expression[0])
     taken[list(WHOLE)] = 1
     for point, coordinate in SINGLE:
@@ -182,7 +186,8 @@ def _taken(source: FaceMotion) -> Tensor:
 
 
 def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> Tensor:
-    """Return the source takes the driving pose, and of its expression what does not belong to the shape of the face."""
+    """Give the source the driving pose and expression, except the part of the expression that describes the shape of
+    the face: keypoints (B, K, 3)."""
     regions = options.regions
     gains = gains_of(regions, source.expression.shape[1], source.expression)
     expression = torch.lerp(source.expression, driving.expression, gains.expression * _taken(source))
@@ -192,7 +197,8 @@ def _absolute(driving: FaceMotion, source: FaceMotion, options: FaceOptions) -> 
 
 
 def _following(driving: FaceMotion, reference: FaceMotion, source: FaceMotion, still: Tensor) -> Tensor:
-    """Return the source moved by the difference between the poses of driving face and reference, in its own size."""
+    """Move the source by the difference between the poses of driving face and reference, scaled to the source's size:
+    keypoints (B, K, 3)."""
 
     def posed(motion: FaceMotion) -> Tensor:
         return _placed(source.canonical, motion.rotation, motion.expression, source.scale, motion.translation)
@@ -208,7 +214,7 @@ def _placed(canonical: Tensor, rotation: Tensor, expression: Tensor, scale: Tens
 def _retargeted(
     driving: FaceMotion, source: FaceMotion, still: Tensor, correctors: Correctors, options: FaceOptions
 ) -> Tensor:
-    """Return the offset that opens or closes eyes and lips like the driving face's, or by the given amounts."""
+    """Return the offsets (B, K, 3) that open or close eyes and lips like the driving face's, or to fixed openings."""
     change = torch.zeros_like(still)
     own, theirs = source.openings, driving.openings
     if own is None:
@@ -230,7 +236,7 @@ def _retargeted(
 
 
 def size_ratio(one: Tensor, other: Tensor) -> float:
-    """Return the square root of the ratio of the volumes of two hulls of keypoints (1, K, 3); 1 where either is
+    """Return the square root of the ratio of the volumes of two convex hulls of keypoints (1, K, 3); 1 if either is
     flat."""
     volumes = [_volume(points) for points in (one, other)]
     return float(np.sqrt(volumes[0]) / np.sqrt(volumes[1])) if min(volumes) > 0 else 1.0

@@ -1,4 +1,4 @@
-"""The warping network W: where each place of the source's volume goes, and the volume warped so."""
+"""The warping network W (Guo et al. 2024, section 3.1): estimates a dense 3D motion and warps the source's volume."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fommctl.api.blocks import width_at
 from fommctl_liveportrait.layers import Block2d, Hourglass3d, identity_volume, sample_volume
 
 VARIANCE = 0.01
-"""Variance of the Gaussian around a keypoint."""
+"""Variance of the Gaussians around keypoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +20,24 @@ class Warped:
     """The result of the warping network."""
 
     features: Tensor
-    """(B, C, h, w): what the generator paints."""
+    """(B, C, h, w): inputs of the generator."""
     deformation: Tensor
-    """(B, d, h, w, 3): where in the source's volume each place comes from, x before y before z."""
+    """(B, d, h, w, 3): position in the source's volume of each position, in [-1, 1], x before y before z."""
     occlusion: Tensor
-    """(B, 1, h, w): how much of the warped source is seen."""
+    """(B, 1, h, w) in [0, 1]: 0 for positions that the source does not show."""
 
 
 def flows(source: Tensor, driving: Tensor, grid: Tensor) -> Tensor:
-    """Return motions (B, K + 1, d, h, w, 3) of the parts, the first at rest: those of keypoints (B, K, 3), without
-    rotation.
+    """Return the sampling grids (B, K + 1, d, h, w, 3) of the parts: the static one, then a shift for each keypoint.
 
-    grid: (d, h, w, 3); source may hold one frame.
+    source: keypoints (B or 1, K, 3).  driving: keypoints (B, K, 3).  grid: the identity (d, h, w, 3).
     """
     moved = (grid - driving[:, :, None, None, None]) + source[:, :, None, None, None]
     return torch.cat((grid.expand(len(moved), 1, *grid.shape), moved), 1)
 
 
 def heatmaps(keypoints: Tensor, grid: Tensor) -> Tensor:
-    """Return Gaussians (B, K, d, h, w) around keypoints (B, K, 3)."""
+    """Return Gaussians (B, K, d, h, w) in (0, 1] around keypoints (B, K, 3) on an identity grid (d, h, w, 3)."""
     z, y, x = grid[:, 0, 0, 2], grid[0, :, 0, 1], grid[0, 0, :, 0]
     alongs = [torch.exp(-0.5 * (line - keypoints[..., axis, None]) ** 2 / VARIANCE)
               for axis, line in enumerate((x, y, z))]  # fmt: skip
@@ -46,7 +46,7 @@ def heatmaps(keypoints: Tensor, grid: Tensor) -> Tensor:
 
 
 class DenseMotionNetwork(nn.Module):
-    """Mixes the parts' motions to one deformation."""
+    """Combines the parts' motions to one deformation, and estimates the occlusion."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class DenseMotionNetwork(nn.Module):
         self.occlusion = nn.Conv2d(self.hourglass.out_channels * reshape_depth, 1, 7, padding=3)
 
     def compressed(self, volume: Tensor) -> Tensor:
-        """Return the few channels (B, c, d, h, w) that the parts move."""
+        """Return the compressed features (B, c, d, h, w) of a volume (B, C, d, h, w), which the parts move."""
         return F.relu(self.norm(self.compress(volume)))
 
     def forward(self, volume: Tensor, source: Tensor, driving: Tensor) -> tuple[Tensor, Tensor]:
-        """Return deformation and occlusion for keypoints (B, K, 3)."""
+        """Return deformation and occlusion (see `Warped`) for a volume (B, C, d, h, w) and keypoints (B, K, 3)."""
         batch, _, *sides = volume.shape
         grid = identity_volume(volume, *sides)
         moved = flows(source, driving, grid)
@@ -93,7 +93,7 @@ class DenseMotionNetwork(nn.Module):
 
 
 class WarpingNetwork(nn.Module):
-    """A source's volume (B, C, d, h, w) and keypoints (B, K, 3) to what the generator paints."""
+    """Warps a source's volume (B, C, d, h, w) from its keypoints (B, K, 3) to driving keypoints (B, K, 3)."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class WarpingNetwork(nn.Module):
         dense_motion: dict[str, int],
     ) -> None:
         super().__init__()
-        outputs = min(max_features, block_expansion << num_down_blocks)
+        outputs = width_at(block_expansion, num_down_blocks, max_features)
         self.dense_motion_network = DenseMotionNetwork(num_kp=num_kp, feature_channel=reshape_channel, **dense_motion)
         self.third = Block2d(reshape_channel * dense_motion["reshape_depth"], outputs)
         self.fourth = nn.Conv2d(outputs, outputs, 1)

@@ -1,4 +1,4 @@
-"""The published weights: one file a network, in one repository for both models."""
+"""The published weights of both models: one file per network, all in one repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILES = {
     **{f"base_models/{network}": (network,) for network in NETWORKS},
     "retargeting_models/stitching_retargeting_module": ("retarget_shoulder", "retarget_mouth", "retarget_eye"),
 }
-"""Groups of each published file."""
+"""Groups in each published file."""
 
 
 def _model(name: str, summary: str, folder: str) -> ModelSpec:

@@ -1,22 +1,22 @@
-"""Metrics of pixels, of perception and of flicker."""
+"""Metrics of pixel differences, perceptual quality and flicker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from fommctl.api import MetricSpec, hookimpl
-from fommctl_metrics.places import ALEXNET_URL, INCEPTION_URL, what_is_missing
+from fommctl_metrics.locations import ALEXNET_URL, INCEPTION_URL, missing_requirement
 
 
 @hookimpl
 def fommctl_metrics() -> Iterator[MetricSpec]:
-    yield from _of_pixels()
-    yield from _of_brightness()
-    yield from _of_flicker()
-    yield from _of_perception()
+    yield from _pixel_metrics()
+    yield from _brightness_metrics()
+    yield from _flicker_metrics()
+    yield from _perceptual_metrics()
 
 
-def _of_pixels() -> Iterator[MetricSpec]:
+def _pixel_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="l1.paper",
         summary="Mean absolute difference before rounding to 8 bits, over all frames: FOMM's reconstruction loss",
@@ -34,7 +34,7 @@ def _of_pixels() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="l1.relative",
-        summary="Mean absolute difference over that of repeating the first true frame: 1 is no better than no motion",
+        summary="Mean absolute difference relative to repeating the first true frame: 1 is no better than no motion",
         unit="times",
         lower_is_better=True,
         build="fommctl_metrics.pixels:RelativeL1",
@@ -42,17 +42,17 @@ def _of_pixels() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="psnr",
-        summary="Peak signal-to-noise ratio of red, green and blue; 100 where nothing differs",
+        summary="Peak signal-to-noise ratio of red, green and blue; 100 for equal frames",
         unit="dB",
         lower_is_better=False,
         build="fommctl_metrics.pixels:psnr",
     )
 
 
-def _of_brightness() -> Iterator[MetricSpec]:
+def _brightness_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="psnr.luma",
-        summary="Peak signal-to-noise ratio of brightness, by scikit-video; 100 where nothing differs",
+        summary="Peak signal-to-noise ratio of brightness, by scikit-video; 100 for equal frames",
         unit="dB",
         lower_is_better=False,
         build="fommctl_metrics.luma:psnr",
@@ -66,14 +66,15 @@ def _of_brightness() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="ms-ssim",
-        summary="Structural similarity of brightness at five scales, by scikit-video; sides of 176 pixels or more",
+        summary="Structural similarity of brightness at five scales, by scikit-video; frames of 176 pixels or more",
         unit="of 1",
         lower_is_better=False,
         build="fommctl_metrics.luma:ms_ssim",
     )
     yield MetricSpec(
         name="strred",
-        summary="Entropic differences of brightness within and between frames, by scikit-video; 64 pixels or more",
+        summary="Entropic differences of brightness within and between frames, by scikit-video; frames of 64 pixels or "
+        "more",
         unit="product of entropies",
         lower_is_better=True,
         build="fommctl_metrics.luma:StRred",
@@ -81,7 +82,8 @@ def _of_brightness() -> Iterator[MetricSpec]:
     )
     yield MetricSpec(
         name="niqe",
-        summary="Distance from natural pictures, by scikit-video, without a true video; 194 pixels or more",
+        summary="Distance from the statistics of natural pictures, by scikit-video; needs no truth; frames of 194 "
+        "pixels or more",
         unit="distance",
         lower_is_better=True,
         build="fommctl_metrics.luma:niqe",
@@ -89,17 +91,17 @@ def _of_brightness() -> Iterator[MetricSpec]:
     )
 
 
-def _of_flicker() -> Iterator[MetricSpec]:
+def _flicker_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="warp-error",
-        summary="Flicker: mean squared difference from the frame before, moved along the true video's optical flow",
+        summary="Flicker: mean squared difference from the previous frame, warped by the true video's optical flow",
         unit="of 1, squared",
         lower_is_better=True,
         build="fommctl_metrics.warping:WarpError",
     )
     yield MetricSpec(
         name="warp-error.relative",
-        summary="Flicker over that of the true video: 1 is as steady as the truth, less is smoother",
+        summary="Flicker relative to the true video's: 1 is as steady as the truth, less is smoother",
         unit="times the truth's",
         lower_is_better=True,
         build="fommctl_metrics.warping:RelativeWarpError",
@@ -107,22 +109,23 @@ def _of_flicker() -> Iterator[MetricSpec]:
     )
 
 
-def _of_perception() -> Iterator[MetricSpec]:
+def _perceptual_metrics() -> Iterator[MetricSpec]:
     yield MetricSpec(
         name="lpips",
-        summary="Learned perceptual distance on AlexNet, version 0.1; needs torchmetrics (extra eval), fetches 244 MB",
+        summary="Learned perceptual distance on AlexNet, version 0.1; needs torchmetrics (extra eval) and a download "
+        "of 244 MB",
         unit="distance",
         lower_is_better=True,
         build="fommctl_metrics.lpips:lpips",
-        ready=lambda: what_is_missing(ALEXNET_URL),
+        ready=lambda: missing_requirement(ALEXNET_URL),
     )
     yield MetricSpec(
         name="fid",
-        summary="Fréchet Inception distance between all predicted and all true frames; needs torchmetrics (extra "
-        "eval), fetches 91 MB; of few frames it is biased upwards",
+        summary="Fréchet Inception distance between all predicted and all true frames; biased upwards for few frames; "
+        "needs torchmetrics (extra eval) and a download of 91 MB",
         unit="distance",
         lower_is_better=True,
         build="fommctl_metrics.frechet:FrechetDistance",
-        ready=lambda: what_is_missing(INCEPTION_URL),
+        ready=lambda: missing_requirement(INCEPTION_URL),
         combine="fommctl_metrics.frechet:combined",
     )

@@ -12,20 +12,24 @@ from torch.nn import functional
 
 from fommctl.api import ModelError
 from fommctl.api.metrics import ClipScores, FrameChunk, MetricClip
+from fommctl_metrics.locations import INCEPTION_URL
 from fommctl_metrics.pixels import Pixels, truth_of
-from fommctl_metrics.places import INCEPTION_URL
 from fommctl_metrics.weights import published, torchmetrics
 
 SIDE = 299
-"""Pixels of a side of the pictures that the network was trained on."""
+"""Side of the network's training pictures, pixels."""
 EPSILON = 1e-3
+"""Epsilon of the network's BatchNorms."""
 
 
 class InceptionFeatures(nn.Module):
-    """(N, 3, H, W) uint8 -> (N, D) float32, D = 2048 with the published weights."""
+    """Inception v3 (Szegedy et al. 2016) up to its pooled features, with the weights of the published FID.
+
+    Maps frames (N, 3, H, W) uint8 to features (N, D) float32; D is 2048 with the published weights.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raises ModelError where one is missing."""
+        """tensors: the weights, by name. Raises ModelError if they are not Inception's."""
         super().__init__()
         names = [name.removesuffix(".conv.weight") for name in tensors if name.endswith(".conv.weight")]
         try:
@@ -36,7 +40,7 @@ class InceptionFeatures(nn.Module):
 
     @torch.inference_mode()
     def forward(self, frames: Tensor) -> Tensor:
-        """Return features of frames, brought to 299 pixels as torchmetrics does it: bilinear, smoothed."""
+        """Return the features of frames, resized to 299 pixels as in torchmetrics: bilinear with anti-aliasing."""
         x = functional.interpolate(frames.float(), (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
         x = (x - 128) / 128
         x = self._layer(x, "Conv2d_1a_3x3", stride=2, padded=False)
@@ -93,7 +97,7 @@ def _average(maps: Tensor) -> Tensor:
 
 
 def _folded(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution with its normalisation in it."""
+    """Return weight and bias of a convolution, with its normalisation folded in."""
     scale, shift, mean, variance = (
         tensors[f"{name}.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
     )
@@ -107,10 +111,13 @@ Features = NDArray[np.float32]
 
 
 class FrechetDistance:
-    """Features of all frames are kept (8 kB a frame and side); single clips have no score."""
+    """FID between all predicted and all true frames of a run (equation 6); single clips are not scored.
+
+    The features of all frames are kept in memory, 8 kB per frame for each of prediction and truth.
+    """
 
     def __init__(self, inception_url: str = INCEPTION_URL) -> None:
-        """Raises MissingError where torchmetrics or the weights are absent, ModelError where these are damaged."""
+        """Raises MissingError if torchmetrics or the weights are missing, ModelError if the weights are damaged."""
         torchmetrics()
         self._network = InceptionFeatures(published(inception_url))
 
@@ -140,7 +147,7 @@ class _FrechetOfClip:
 
 
 class _Identity(nn.Identity):
-    """For torchmetrics: pictures that are features already."""
+    """Stands in for torchmetrics' network, since its inputs are features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -148,7 +155,7 @@ class _Identity(nn.Identity):
 
 
 def combined(clips: Sequence[ClipScores]) -> float | None:
-    """Return FID of the frames of all clips together, by torchmetrics; None for fewer than two."""
+    """Return the FID over the frames of all clips together, by torchmetrics; None for fewer than two frames."""
     states = [clip.state for clip in clips if clip.state]
     if sum(len(state["true"]) for state in states) < 2:
         return None
@@ -159,5 +166,5 @@ def combined(clips: Sequence[ClipScores]) -> float | None:
         distance.update(torch.from_numpy(state["true"]).double(), real=True)
         distance.update(torch.from_numpy(state["predicted"]).double(), real=False)
     value = float(distance.compute())
-    # For equal frames it is zero, except for rounding.
+    # Rounding can make the zero of equal frames negative.
     return max(value, 0.0) if np.isfinite(value) else None

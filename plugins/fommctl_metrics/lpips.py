@@ -1,7 +1,7 @@
 """Learned perceptual distance (Zhang et al. 2018), version 0.1 on AlexNet.
 
-The weights of the comparison come with torchmetrics. Its own class asks torchvision for AlexNet, whose builds fit one
-build of PyTorch each; the layers that are needed are few, so they are here, and torchvision is not needed.
+The weights of the comparison come with torchmetrics. Its own class takes AlexNet from torchvision, each build of which
+fits only one build of PyTorch; the few layers of AlexNet are written out here instead.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 
 from fommctl.api import ModelError
 from fommctl.api.metrics import FrameChunk
+from fommctl_metrics.locations import ALEXNET_URL
 from fommctl_metrics.pixels import FrameMetric, Pixels, Values, truth_of
-from fommctl_metrics.places import ALEXNET_URL
 from fommctl_metrics.weights import published, torchmetrics
 
 SMALLEST = 31
-"""Pixels of a side: AlexNet's last map would be empty below."""
+"""Smallest side of a frame, pixels; below it, AlexNet's last map would be empty."""
 TAPS = (1, 4, 7, 9, 11)
-"""Layers whose output is compared: after each ReLU."""
+"""Indices of the layers whose output is compared: the ReLUs."""
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Mean and deviation of red, green and blue in [-1, 1]."""
+"""Mean and standard deviation of red, green and blue in [-1, 1]."""
 BATCH = 16
 
 
 def lpips(alexnet_url: str = ALEXNET_URL) -> FrameMetric:
-    """Return mean over frames of the distance, of frames of SMALLEST pixels or more.
+    """Return LPIPS, averaged over frames; frames smaller than SMALLEST are not scored.
 
-    Raises MissingError where torchmetrics or the weights of AlexNet are absent, ModelError where these are damaged.
+    Raises MissingError if torchmetrics or AlexNet's weights are missing, ModelError if the weights are damaged.
     """
     heads = torchmetrics() / "functional/image/lpips_models/alex.pth"
     distance = PerceptualDistance(published(alexnet_url), torch.load(heads, map_location="cpu", weights_only=True))
@@ -48,11 +48,14 @@ def lpips(alexnet_url: str = ALEXNET_URL) -> FrameMetric:
 
 
 class PerceptualDistance(nn.Module):
-    """Features, scaled to length 1 at each place; their squared differences, weighted, averaged over places, summed
-    over layers."""
+    """LPIPS (Zhang et al. 2018, equation 1): the weighted squared difference of features normalised to length 1 at
+    each position, averaged over positions and summed over layers."""
 
     def __init__(self, alexnet: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> None:
-        """alexnet: as torchvision publishes it; heads: `linN.model.1.weight` (1, C, 1, 1) of the five layers."""
+        """alexnet: torchvision's weights, by name.  heads: `linN.model.1.weight` (1, C, 1, 1) of the five layers.
+
+        Raises ModelError if the weights are not AlexNet's.
+        """
         super().__init__()
         self.features = alexnet_features()
         own = {name.removeprefix("features."): tensor for name, tensor in alexnet.items() if "features." in name}
@@ -69,7 +72,7 @@ class PerceptualDistance(nn.Module):
 
     @torch.inference_mode()
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return (N,) from frames (N, 3, H, W) in [0, 1]."""
+        """Return the distances (N,) of frames (N, 3, H, W) in [0, 1]."""
         x = (2 * torch.cat([one, other]) - 1 - self.mean) / self.deviation
         distance = x.new_zeros(len(one))
         for number, layer in enumerate(self.features):
@@ -82,7 +85,7 @@ class PerceptualDistance(nn.Module):
 
 
 def alexnet_features() -> nn.Sequential:
-    """Return AlexNet of Krizhevsky 2014 up to its last ReLU, layers numbered as torchvision numbers them."""
+    """Return AlexNet (Krizhevsky 2014) up to its last ReLU, with torchvision's numbering of the layers."""
     widths = (3, 64, 192, 384, 256, 256)
     kernels: tuple[dict[str, Any], ...] = (
         {"kernel_size": 11, "stride": 4, "padding": 2},

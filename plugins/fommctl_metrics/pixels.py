@@ -1,6 +1,6 @@
-"""Differences of pixels, in red, green and blue.
+"""Pixel differences in red, green and blue.
 
-Frames are taken one by one: a frame and its difference stay in the processor's cache, a chunk of them would not.
+Frames are processed one by one: a frame and its difference fit in the processor's cache, a whole chunk does not.
 """
 
 from __future__ import annotations
@@ -12,71 +12,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fommctl.api import InputError
-from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, MetricClip, mean_of_frames
+from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, FrameScorer, MetricClip
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 
 
 def truth_of(chunk: FrameChunk) -> Pixels:
-    """Return the true frames (N, H, W, 3). Raises InputError where there are none."""
+    """Return the true frames (N, H, W, 3). Raises InputError if there are none."""
     if chunk.truth is None:
         raise InputError("there is no true video to compare with", "Leave out the metrics that need one.")
     return chunk.truth
 
 
 class FrameMetric:
-    """Mean over frames."""
+    """A metric whose score of a clip is the mean over its frames."""
 
     def __init__(self, score: Callable[[FrameChunk], Values]) -> None:
-        """score: values (N,) of the frames of a chunk, NaN where one cannot be scored."""
+        """score: returns the values (N,) of the frames of a chunk, NaN for frames that cannot be scored."""
         self._score = score
 
     def clip(self, clip: MetricClip) -> FrameScorer:
         return FrameScorer(self._score)
 
 
-class FrameScorer:
-    """The frames of one clip."""
-
-    def __init__(self, score: Callable[[FrameChunk], Values]) -> None:
-        self._score = score
-        self._values: list[Values] = []
-
-    def add(self, chunk: FrameChunk) -> None:
-        self._values.append(self._score(chunk))
-
-    def finish(self) -> ClipScores:
-        return mean_of_frames(np.concatenate([np.empty(0), *self._values]))
-
-
 PSNR_MAX = 100.0
-"""Value in dB for equal pictures, instead of infinity."""
+"""PSNR of equal pictures in dB, instead of infinity."""
 SIDES = ("difference", "repeating")
 
 
 def l1_paper() -> FrameMetric:
-    """Return mean absolute difference in [0, 1], before the prediction is rounded to 8 bits where it is known so.
+    """Return the mean absolute difference, in [0, 1], from the prediction before rounding to 8 bits if that is known.
 
-    As FOMM's reconstruction.py prints it: over all pixels and channels of all frames, the first one included, and
-    averaged over the frames of all clips.
+    This is the loss printed by FOMM's reconstruction.py: over all pixels and channels, averaged over the frames of all
+    clips, including the first frame of each.
     """
     return FrameMetric(_l1_exact)
 
 
 def l1_strict() -> FrameMetric:
-    """Return mean absolute difference in [0, 1] of frames as they are written, in 8 bits.
+    """Return the mean absolute difference, in [0, 1], of the 8-bit frames.
 
-    Monkey-Net's average: over the frames of a clip, then over clips.
+    It is averaged over the frames of each clip, then over clips, as in Monkey-Net.
     """
     return FrameMetric(_l1)
 
 
 class RelativeL1:
-    """Mean absolute difference over that of a video that repeats the true clip's first frame.
+    """Mean absolute difference relative to that of repeating the first true frame.
 
-    Over the frames of a clip, as `l1_strict`; of several clips it is the mean difference over the mean of repeating, so
-    that a clip in which little happens weighs little. Below 1 a model does better than no motion at all.
+    Below 1, a model is better than no motion at all. Over several clips, it is the ratio of the mean differences (see
+    `l1_strict`), so that clips with little motion have little weight.
     """
 
     def clip(self, clip: MetricClip) -> ClipScorer:
@@ -87,7 +73,7 @@ class _RelativeL1:
     def __init__(self) -> None:
         self._first: Pixels | None = None
         self._rows: list[NDArray[np.float64]] = []
-        """Differences of each frame and of the repeated first one, (N, 2) a chunk."""
+        """Differences of the prediction and of the repeated first frame, (N, 2) for each chunk."""
 
     def add(self, chunk: FrameChunk) -> None:
         if not len(chunk):
@@ -108,18 +94,18 @@ class _RelativeL1:
 
 
 def relative_l1(clips: Sequence[ClipScores]) -> float | None:
-    """Return `l1.relative` of several clips; None where nothing moves in the true ones."""
+    """Return `l1.relative` of several clips; None if nothing moves in the true ones."""
     own, repeated = (sum(float(clip.state[side][0]) for clip in clips if clip.state) for side in SIDES)
     return own / repeated if repeated else None
 
 
 def psnr() -> FrameMetric:
-    """Return 10 log10(255^2 / mean squared difference), in dB, at most PSNR_MAX."""
+    """Return the PSNR, 10 log10(255^2 / mean squared difference), in dB, at most PSNR_MAX."""
     return FrameMetric(lambda chunk: decibels(np.array([_mean_square(*pair) for pair in _pairs(chunk)])))
 
 
 def decibels(mean_squares: Values) -> Values:
-    """Return PSNR of mean squared differences in levels of 255, at most PSNR_MAX."""
+    """Convert mean squared differences, in squared levels of 255, to PSNR in dB, at most PSNR_MAX."""
     with np.errstate(divide="ignore"):
         values: Values = 10 * np.log10(255.0**2 / mean_squares)
     return values.clip(max=PSNR_MAX)

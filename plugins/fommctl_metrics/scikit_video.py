@@ -1,9 +1,8 @@
-"""scikit-video 1.1.11 on current NumPy and SciPy.
+"""Loading scikit-video 1.1.11 with current NumPy and SciPy.
 
-Its modules use names that NumPy has dropped since (`np.int`, `np.float`, `np.product`), SciPy's old
-`scipy.misc.imresize`, and the precision that Python's floats gave to NumPy's before version 2. They are run here with
-namespaces of their own that have all this; NumPy and SciPy stay as they are for everyone else. scikit-video's top-level
-module, which looks for FFmpeg on the PATH, is not run.
+Its modules rely on names that NumPy has removed (`np.int`, `np.float`, `np.product`), on `scipy.misc.imresize`, and on
+the type promotion of Python floats before NumPy 2. They are executed here with patched `numpy` and `scipy` of their
+own; the real modules are not changed. scikit-video's top-level module, which searches the PATH for FFmpeg, is skipped.
 """
 
 from __future__ import annotations
@@ -26,26 +25,29 @@ DROPPED_BY_NUMPY = {"int": int, "float": float, "complex": complex, "bool": bool
 
 
 def gauss_window(reach: int, sigma: float) -> list[float]:
-    """Return 2 reach + 1 weights of a Gaussian, which sum to 1, in double precision as with NumPy 1; in single
-    precision, as NumPy 2 computes it, scikit-video's NIQE is 0.1 % off its published values."""
+    """Return the 2 reach + 1 weights of a Gaussian, which sum to 1.
+
+    They are in double precision, as with NumPy 1: in single precision, as with NumPy 2, scikit-video's NIQE is 0.1 %
+    off its published values.
+    """
     variance = float(np.float32(sigma) ** 2)
     weights = np.exp(-0.5 * np.arange(-reach, reach + 1) ** 2 / variance)
     return list(weights / weights.sum())
 
 
 REPLACED: Mapping[str, Mapping[str, Any]] = {"utils.mscn": {"gen_gauss_window": gauss_window}}
-"""Replacements of names in each module."""
+"""Replacements of functions, by module."""
 
 
 @cache
 def measure(name: str) -> ModuleType:
-    """Return the module skvideo.measure.NAME. Raises MissingError where scikit-video is not installed."""
+    """Return the module skvideo.measure.NAME. Raises MissingError if scikit-video is not installed."""
     return _package().load(f"measure.{name}")
 
 
 @cache
 def utilities() -> ModuleType:
-    """Return the module skvideo.utils. Raises MissingError where scikit-video is not installed."""
+    """Return the module skvideo.utils. Raises MissingError if scikit-video is not installed."""
     return _package().load("utils")
 
 
@@ -59,7 +61,7 @@ def _package() -> _Package:
 
 
 class _Package:
-    """Runs modules of skvideo, whose imports it answers."""
+    """Executes modules of skvideo and resolves their imports."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,7 +73,7 @@ class _Package:
         }
 
     def load(self, name: str) -> ModuleType:
-        """Return the module skvideo.NAME."""
+        """Return the module skvideo.NAME, executed once."""
         if name not in self._loaded:
             file = self._folder.joinpath(*name.split(".")).with_suffix(".py")
             if not file.is_file():
@@ -79,7 +81,7 @@ class _Package:
             module = ModuleType(f"skvideo.{name}")
             module.__file__ = str(file)
             vars(module)["__builtins__"] = vars(builtins) | {"__import__": self._importer(name, file)}
-            # Before it is run: utils and utils.edge import each other.
+            # Before it is executed: utils and utils.edge import each other.
             self._loaded[name] = module
             exec(compile(file.read_bytes(), file, "exec"), vars(module))
             vars(module).update(REPLACED.get(name, {}))
@@ -105,7 +107,7 @@ class _Package:
 
 
 class _Patched(ModuleType):
-    """A module with some names added or replaced."""
+    """A proxy of a module, with some names added or replaced."""
 
     def __init__(self, module: ModuleType, names: Mapping[str, Any]) -> None:
         super().__init__(module.__name__)
@@ -119,8 +121,8 @@ class _Patched(ModuleType):
 
 
 def imresize(image: NDArray[np.float32], size: float, interp: str = "bicubic", mode: str = "F") -> NDArray[np.float32]:
-    """Return (H, W) of even sides at half its size, as SciPy's imresize(image, 0.5, "bicubic", "F") made it: by Pillow,
-    that is, with a Keys kernel (a = -0.5) as wide as the reduction asks for."""
+    """Resize a picture (H, W) with even sides to half its size, as SciPy's imresize(image, 0.5, "bicubic", "F") did by
+    Pillow: with a Keys kernel (a = -0.5), widened by the reduction."""
     if (size, interp, mode) != (0.5, "bicubic", "F"):
         raise NotImplementedError(f"imresize(..., {size}, {interp!r}, {mode!r})")
     rows, columns = (_halving(length) for length in image.shape)
@@ -128,7 +130,7 @@ def imresize(image: NDArray[np.float32], size: float, interp: str = "bicubic", m
 
 
 def _halving(length: int) -> NDArray[np.float64]:
-    """Return (length / 2, length): weights of the pixels of a line in a line of half its length."""
+    """Return the weights (length / 2, length) that resample a line to half its length."""
     centres = 2 * np.arange(length // 2)[:, None] + 0.5
     distance = np.abs(np.arange(length) - centres) / 2
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1

@@ -1,13 +1,13 @@
-"""Warping error: flicker, as what changes from frame to frame beyond the true motion.
+"""Warping error: flicker, measured as change from frame to frame beyond the true motion.
 
-Lai et al. 2018 ("Learning Blind Video Temporal Consistency"), section 4.2: frame t - 1 is carried along by the optical
-flow of the true video and compared with frame t where nothing is occluded,
+Lai et al. 2018 ("Learning Blind Video Temporal Consistency"), section 4.2: frame t - 1 is warped by the optical flow of
+the true video and compared with frame t where nothing is occluded,
 
     E(t) = 1 / sum(M) * sum over pixels of M * (V_t - warp(V_(t-1)))^2,   M = 1 where not occluded,
 
-with values in [0, 1] and the square averaged over red, green and blue, as the authors' evaluate_WarpError.py does. They
-use FlowNet 2; here the flow is that of dense inverse search (Kroeger et al. 2016) in OpenCV, which needs no weights:
-compare figures of one implementation only.
+with values in [0, 1] and the square averaged over red, green and blue, as in the authors' evaluate_WarpError.py. The
+authors use FlowNet 2; here the flow is OpenCV's dense inverse search (Kroeger et al. 2016), which needs no weights.
+Values of different implementations are not comparable.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fommctl.api.metrics import ClipScorer, ClipScores, FrameChunk, MetricClip, 
 from fommctl_metrics.pixels import Pixels, truth_of
 
 SMALLEST = 16
-"""Pixels of a side: below, the flow has no patches to search with."""
+"""Smallest side of a frame, pixels; below it, the flow has no patches to match."""
 
 Flow = NDArray[np.float32]
 """(H, W, 2) pixels, x before y: where each pixel comes from."""
 
 
 class WarpError:
-    """Mean of E(t); the first frame has no predecessor, and no score."""
+    """Mean of E(t) over the frames of a clip, except the first, which has no predecessor."""
 
     def __init__(self) -> None:
         _opencv()
@@ -40,8 +40,8 @@ class WarpError:
 
 
 class RelativeWarpError(WarpError):
-    """Sum of E(t) over that of the true video, which flow and sampling do not leave at zero: 1 is as steady as the
-    truth, less is smoother. A true video that stands still has none."""
+    """Sum of E(t) relative to that of the true video, which is above zero because flow and sampling are inexact: 1 is
+    as steady as the truth, less is smoother. A clip whose true video does not change at all is not scored."""
 
     def clip(self, clip: MetricClip) -> ClipScorer:
         return _RelativeWarpErrorOfClip()
@@ -52,7 +52,7 @@ class _WarpErrorOfClip:
         self._last: tuple[Pixels, Pixels] | None = None
         self._flow = _TrueFlow()
         self._errors: list[tuple[float, float]] = []
-        """Errors of prediction and truth, for each frame."""
+        """Errors of prediction and truth in each frame."""
 
     def add(self, chunk: FrameChunk) -> None:
         for frames in zip(chunk.prediction, truth_of(chunk), strict=True):
@@ -72,7 +72,7 @@ class _WarpErrorOfClip:
         return mean_of_frames(self._table()[:, 0])
 
     def _table(self) -> NDArray[np.float64]:
-        """Return the errors (N, 2) of prediction and truth, NaN where undefined."""
+        """Return the errors of prediction and truth, (N, 2), NaN for frames without any."""
         return np.array(self._errors, np.float64).reshape(-1, 2)
 
 
@@ -87,14 +87,14 @@ class _RelativeWarpErrorOfClip(_WarpErrorOfClip):
 
 
 class _TrueFlow:
-    """Optical flow and visibility of two true frames. One for each clip, for it keeps the flow's buffers."""
+    """Estimates optical flow and visibility between true frames; reuses its buffers, so each clip needs its own."""
 
     def __init__(self) -> None:
         self._cv2: Any = _opencv()
         self._search = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, old: Pixels, new: Pixels) -> tuple[Flow, NDArray[np.bool_]]:
-        """Return where each pixel of the new frame comes from, and which pixels were visible in the old one."""
+        """Return the flow from the new frame to the old one, and which pixels (H, W) are visible in the old one."""
         greys = [self._cv2.cvtColor(np.ascontiguousarray(frame), self._cv2.COLOR_RGB2GRAY) for frame in (old, new)]
         backward = self._search.calc(greys[1], greys[0], None)
         forward = self._search.calc(greys[0], greys[1], None)
@@ -102,10 +102,10 @@ class _TrueFlow:
 
 
 def visible(backward: Flow, forward: Flow) -> NDArray[np.bool_]:
-    """Return (H, W): pixels whose flow backward and then forward leads home: |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5
-    (Sundaram et al. 2010, as Lai et al.), and that do not come from beyond the frame.
+    """Return which pixels (H, W) of the new frame are visible in the old one: those that do not come from beyond the
+    frame, and whose flow is consistent, |b + f|^2 <= 0.01 (|b|^2 + |f|^2) + 0.5 (Sundaram et al. 2010).
 
-    forward: the old frame's flow, where `backward` leads to.
+    backward: flow from the new frame to the old one.  forward: the old frame's flow, sampled where `backward` points.
     """
     away = ((backward + forward) ** 2).sum(-1)
     length = (backward**2).sum(-1) + (forward**2).sum(-1)
@@ -116,7 +116,7 @@ def visible(backward: Flow, forward: Flow) -> NDArray[np.bool_]:
 
 
 def warped(values: NDArray[Any], flow: Flow) -> NDArray[np.float32]:
-    """Return values (H, W, C) at the places that `flow` names, bilinear."""
+    """Sample values (H, W, C) where `flow` points, bilinearly; positions beyond the frame take its nearest pixel."""
     height, width = flow.shape[:2]
     cv2: Any = _opencv()
     x = np.arange(width, dtype=np.float32) + flow[..., 0]
@@ -133,14 +133,14 @@ def _error(old: Pixels, new: Pixels, flow: Flow, seen: NDArray[np.bool_]) -> flo
 
 
 def _opencv() -> ModuleType:
-    """Import OpenCV. Raises MissingError where OpenCV, which comes with face-alignment, cannot be loaded."""
+    """Import OpenCV, which comes with face-alignment. Raises MissingError if it cannot be loaded."""
     try:
         import cv2
     except ImportError as error:
         raise MissingError(
             f"OpenCV cannot be loaded: {error}",
-            "Install it with 'pip install opencv-python'; if libGL is missing, install the system's package "
-            "libgl1, or 'pip install opencv-python-headless' in its place.",
+            "Install it with 'pip install opencv-python'; if libGL is missing, install the system package libgl1, or "
+            "'pip install opencv-python-headless' in place of opencv-python.",
         ) from error
     module: ModuleType = cv2
     return module

@@ -1,4 +1,4 @@
-"""Published weights of the networks that metrics look with, in torch.hub's cache."""
+"""Published weights of the metrics' networks, in torch.hub's cache."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from torch import Tensor
 
 from fommctl.api import MissingError, ModelError
 from fommctl.api.weights import weights_file
-from fommctl_metrics.places import path_of
+from fommctl_metrics.locations import path_of
 
 
 def published(url: str) -> Mapping[str, Tensor]:
-    """Return tensors of the file at `url`, by name; it is fetched once, unless FOMMCTL_OFFLINE is set.
+    """Return the tensors of the file at `url`, by name; the file is downloaded once.
 
-    url: ends in NAME-HASH.pth, HASH being the first digits of the file's SHA-256. Raises MissingError where the file is
-    not there and may or can not be fetched, ModelError where it is damaged or another one.
+    url: ends in NAME-HASH.pth, where HASH is the beginning of the file's SHA-256.
+    Raises MissingError if the file is missing and FOMMCTL_OFFLINE is set or the download fails, ModelError if it is
+    damaged or a different file.
     """
     path = path_of(url)
     weights_file(path.name, [url], folder=path.parent, check=_check, instead="leave the metric out")
-    hint = f"Delete {path}; it is fetched again from {url}."
+    hint = f"Delete {path}; it will be downloaded again from {url}."
     try:
         _check(path)
     except ModelError as error:
@@ -38,7 +39,7 @@ def published(url: str) -> Mapping[str, Tensor]:
 
 
 def torchmetrics() -> Path:
-    """Return the folder of torchmetrics, which takes seconds to import. Raises MissingError where it is not
+    """Return the folder of torchmetrics without importing it, which takes seconds. Raises MissingError if it is not
     installed."""
     spec = find_spec("torchmetrics")
     if spec is None or not spec.submodule_search_locations:
@@ -49,7 +50,9 @@ def torchmetrics() -> Path:
 def _check(path: Path) -> None:
     name = path.name.removeprefix(".").removesuffix(".part")
     if not _digest(path).startswith(_expected(Path(name))):
-        raise ModelError(f"{path} is damaged or another file: its SHA-256 does not start with {_expected(Path(name))}")
+        raise ModelError(
+            f"{path} is damaged or a different file: its SHA-256 does not start with {_expected(Path(name))}"
+        )
 
 
 def _expected(path: Path) -> str:

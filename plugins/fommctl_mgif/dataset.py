@@ -1,4 +1,4 @@
-"""A folder of GIFs."""
+"""The adapter for MGif."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fommctl.api.folders import plain_folder
 
 
 class MovingGifs:
-    """Every .gif below a folder, each its own identity; `train` and `test` are the splits (moving-gif-256).
+    """Every .gif below a folder, each its own identity.
 
-    The raw GIFs, which are as they were found, have no split.
+    The folders `train` and `test` of moving-gif-256 are the splits; the raw GIFs have none.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:

@@ -1,4 +1,4 @@
-"""The Monkey-Net backend."""
+"""The backend of Monkey-Net."""
 
 from __future__ import annotations
 

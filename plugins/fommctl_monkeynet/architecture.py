@@ -1,6 +1,6 @@
-"""Reads `model_params` off the tensors of a checkpoint, so that its configuration need not be at hand.
+"""Infers `model_params` from the tensors of a checkpoint, so that it loads without its configuration.
 
-Parameters that no tensor determines take the published value, with a note.
+Parameters that no tensor determines get the published value, with a note.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 NETWORKS = ("generator", "kp_detector", "discriminator")
 _MARK = "appearance_encoder."
-"""A prefix of tensor names that no other model's generator has."""
+"""Prefix of tensor names that only Monkey-Net's generator has."""
 
 
 def from_published(groups: Groups) -> Groups:
-    """Return kernels (O, I, 1, k, k) of a Monkey-Net's networks as (O, I, k, k); other models' tensors as they are."""
+    """Convert the published kernels (O, I, 1, k, k) to (O, I, k, k); tensors of other models are unchanged."""
     return _changed(groups, lambda tensor: tensor[:, :, 0] if tensor.ndim == 5 and tensor.shape[2] == 1 else tensor)
 
 
 def to_published(groups: Groups) -> Groups:
-    """Return kernels (O, I, k, k) of a Monkey-Net's networks as (O, I, 1, k, k)."""
+    """Convert kernels (O, I, k, k) to the published (O, I, 1, k, k); tensors of other models are unchanged."""
     return _changed(groups, lambda tensor: tensor[:, :, None] if tensor.ndim == 4 else tensor)
 
 
@@ -49,10 +49,9 @@ POINTS = "predictor.decoder.conv.weight"
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """Return `model_params` of Monkey-Net from the tensors {group: {name: tensor}}; None if they are of another kind of
-    model.
+    """Infer Monkey-Net's `model_params` from tensors {group: {name: tensor}}; None for another kind of model.
 
-    Raises UsageError where the tensors contradict each other, or fit several configurations.
+    Raises UsageError if the tensors contradict each other, or fit several configurations.
     """
     detector, generator, discriminator = (
         shapes_of(groups, group) for group in ("kp_detector", "generator", "discriminator")
@@ -62,7 +61,7 @@ def read_architecture(groups: Groups) -> Architecture | None:
         return None
     notes: list[str] = []
     common = _common(detector, generator)
-    # The published models have one block more for each doubling of the frame, and their inner networks see 64 pixels.
+    # The published models have another block for each doubling of the frame's side; their inner networks see 64 pixels.
     blocks = max(widths(generator, r"appearance_encoder\.down_blocks\.(\d+)\.conv\.weight")) + 1
     side = max(64, 2 << blocks)
     params = {
@@ -108,7 +107,7 @@ def _generator(generator: Shapes, common: Mapping[str, Any], side: int, notes: l
         "interpolation_mode": "trilinear" if side >= 256 else "nearest",
     }
     if shown:
-        embedding = _only("what the decoder is shown", shown, _embeddings(common, (False, True)))
+        embedding = _only("the decoder's keypoint embedding", shown, _embeddings(common, (False, True)))
         params["kp_embedding_params"] = {**embedding, "heatmap_type": "difference", "scale_factor": 64 / side}
     motion = below(generator, "dense_motion_module.")
     if motion:
@@ -119,7 +118,7 @@ def _generator(generator: Shapes, common: Mapping[str, Any], side: int, notes: l
 def _dense_motion(shapes: Shapes, common: Mapping[str, Any], side: int, notes: list[str]) -> dict[str, Any]:
     first = "hourglass.encoder.down_blocks.0.conv.weight"
     channels = agreed("the input of the motion network", sizes(shapes, first, axis=1))
-    embedding = _only("what the motion network is shown", channels, _embeddings(common, (True,)))
+    embedding = _only("the motion network's keypoint embedding", channels, _embeddings(common, (True,)))
     embedding.pop("add_bg_feature_map")
     outputs = agreed(
         "the output of the motion network",
@@ -131,7 +130,7 @@ def _dense_motion(shapes: Shapes, common: Mapping[str, Any], side: int, notes: l
     )
     return {
         **unet(below(shapes, "hourglass."), "motion network", notes),
-        **_only("what the motion network puts out", outputs, uses),
+        **_only("the output of the motion network", outputs, uses),
         "mask_embedding_params": {**embedding, "heatmap_type": "difference"},
         "num_group_blocks": max(widths(shapes, r"group_blocks\.(\d+)\.conv\.weight"), default=-1) + 1,
         "scale_factor": 64 / side,
@@ -143,7 +142,7 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
     inputs = sizes(shapes, "down_blocks.0.conv.weight", axis=1)
     if not levels or not inputs:
         raise UsageError("the first blocks of the discriminator are missing in the checkpoint", HINT)
-    # The width before the first block shows in no tensor: the first block doubles it, up to the maximum.
+    # No tensor has the width before the first block, which doubles it, up to the maximum.
     expansion = -(-levels.get(0, levels[min(levels)]) // 2)
     params: dict[str, Any] = {
         "block_expansion": expansion,
@@ -152,13 +151,15 @@ def _discriminator(shapes: Shapes, common: Mapping[str, Any], notes: list[str]) 
     }
     shown = inputs[0] - common["num_channels"]
     if shown:
-        params["kp_embedding_params"] = _only("what the discriminator is shown", shown, _embeddings(common, (False,)))
+        params["kp_embedding_params"] = _only(
+            "the discriminator's keypoint embedding", shown, _embeddings(common, (False,))
+        )
         params["kp_embedding_params"].pop("add_bg_feature_map")
     return params
 
 
 def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield every keypoint embedding and its number of channels."""
+    """Yield the number of channels and the parameters of every possible keypoint embedding."""
     each = (1, 2, common["num_channels"])
     for used in product((False, True), repeat=len(SHOWN)):
         channels = sum(size for size, use in zip(each, used, strict=True) if use)
@@ -168,13 +169,14 @@ def _embeddings(common: Mapping[str, Any], backgrounds: tuple[bool, ...]) -> Ite
 
 
 def _only(what: str, channels: int, choices: Iterator[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-    """Return the one choice with this number of channels; one with heatmaps, as all published ones have, before others.
+    """Return the only choice with this number of channels, preferring those with heatmaps, which all published models
+    have.
 
-    Raises UsageError where there is none or several.
+    Raises UsageError if there is none or more than one.
     """
     fitting = [choice for count, choice in choices if count == channels]
     fitting = [choice for choice in fitting if choice.get("use_heatmap")] or fitting
     if len(fitting) != 1:
-        many = "several ways" if fitting else "no way"
-        raise UsageError(f"the tensors of the checkpoint tell {many} {what}: {channels} channels", HINT)
+        many = "several configurations have" if fitting else "no configuration has"
+        raise UsageError(f"{what} has {channels} channels in the checkpoint, which {many}", HINT)
     return fitting[0]

@@ -1,4 +1,4 @@
-"""Monkey-Net, composed of the core's blocks under the published names."""
+"""Monkey-Net (Siarohin et al., CVPR 2019), built from `fommctl.api.blocks` under the published names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MonkeyNetBackend:
-    """Keypoint detector, generator and discriminator built from validated `model_params`."""
+    """Keypoint detector, generator and discriminator, built from validated `model_params`."""
 
     def __init__(self, params: MonkeyNetParams) -> None:
         common = params.common_params
@@ -48,8 +48,10 @@ class MonkeyNetBackend:
         return ("generator", "kp_detector")
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
-        that the networks' downsampling cannot reach."""
+        """See `fommctl.api.Backend`. The fast renderer keeps no reference to this object.
+
+        Raises UsageError for a `scale` that the networks' downsampling does not support.
+        """
         if fast:
             return FastMonkeyRenderer(self.keypoint_detector, self.generator, device, precision, scale)
         detector, generator = self.keypoint_detector, self.generator

@@ -1,4 +1,4 @@
-"""The fast renderer: everything about the source computed once, normalisations folded into convolutions."""
+"""The fast renderer: the source is encoded once, and normalisations are folded into convolutions."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ class Features:
     """Features of the source at one scale."""
 
     table: Tensor
-    """(h w, F), one row a place."""
+    """(h w, F): one row per position."""
     height: int
     width: int
 
 
 @dataclass(frozen=True, slots=True)
 class FastSource:
-    """All that depends on the source alone."""
+    """Everything that depends only on the source."""
 
     motion: Motion
     moved: EmbeddedSource | None
-    """The embedding for the motion network, if there is one."""
+    """The keypoint embedding for the motion network, if there is one."""
     shown: EmbeddedSource | None
-    """The embedding for the decoder, if it gets the keypoints."""
+    """The keypoint embedding for the decoder, if it has one."""
     features: tuple[Features, ...]
-    """The source itself first, then ever smaller ones."""
+    """The source itself, then its features from fine to coarse."""
 
 
 class FastDetector:
-    """Frames to motions: as `MonkeyKeypointDetector`."""
+    """`MonkeyKeypointDetector` for inference."""
 
     def __init__(self, detector: MonkeyKeypointDetector, numerics: Numerics, scale: float) -> None:
         self._network = _hourglass(detector, numerics)
@@ -71,10 +71,7 @@ class FastDetector:
         self._clip_variance = detector.clip_variance
 
     def __call__(self, frames: Tensor) -> Motion:
-        """Return the motion of frames.
-
-        frames: (B, C, H, W) float32 in [0, 1].
-        """
+        """Detect the motion of frames (B, C, H, W) float32 in [0, 1]."""
         small = _downsampled(frames, self._step).contiguous(memory_format=torch.channels_last)
         return motion_from_maps(
             self._network(small).contiguous(), self._temperature, self._kp_variance, self._clip_variance
@@ -82,7 +79,7 @@ class FastDetector:
 
 
 class FastMotion:
-    """The dense motion network: as `DenseMotionModule`."""
+    """`DenseMotionModule` for inference."""
 
     def __init__(self, module: DenseMotionModule, numerics: Numerics, scale: float) -> None:
         self._embedding = module.embedding
@@ -101,11 +98,11 @@ class FastMotion:
         self._network = _hourglass(module, numerics)
 
     def of_source(self, frame: Tensor, motion: Motion) -> EmbeddedSource:
-        """Return what depends on the source (1, C, H, W) alone."""
+        """Return the part of the embedding that depends only on the source (1, C, H, W)."""
         return self._embedding.of_source(_downsampled(frame, self._step).contiguous(), motion)
 
     def __call__(self, source: EmbeddedSource, driving: Motion) -> Tensor:
-        """Return the flow (B, h, w, 2)."""
+        """Return the flow (B, h, w, 2), a sampling grid of the source in [-1, 1]."""
         x = self._embedding(source, driving).to(self._dtype, memory_format=torch.channels_last)
         for conv in self._groups:
             x = conv(x)
@@ -117,7 +114,7 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, heatmaps, flow and the softmax of the masks stay in float32 whatever the precision of the convolutions.
-    The renderer keeps no reference to the networks that it was made from.
+    The renderer keeps no reference to the original networks.
     """
 
     def __init__(
@@ -170,12 +167,12 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
 
     def _render_with_flow(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
         if self.device.type != "cpu":
-            return self._paint(context, motion)
+            return self._decode(context, motion)
         frame = context.features[0]
         bytes_each = frame.height * frame.width * self._widest * self._dtype.itemsize
         count = max(1, LARGEST_TENSOR // bytes_each)
         starts = range(0, max(len(motion), 1), count)
-        parts = [self._paint(context, motion[start : start + count]) for start in starts]
+        parts = [self._decode(context, motion[start : start + count]) for start in starts]
         if len(parts) == 1:
             return parts[0]
         frames = torch.cat([frames for frames, _ in parts])
@@ -185,8 +182,8 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         height, width = values.shape[2:]
         return Features(values.permute(0, 2, 3, 1).reshape(height * width, -1).to(self._dtype), height, width)
 
-    def _paint(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
-        """Return frames (B, C, H, W) and, where there is a motion network, their flow from border to border."""
+    def _decode(self, context: FastSource, motion: Motion) -> tuple[Tensor, Tensor | None]:
+        """Return frames (B, C, H, W) and their flow with borders at -1 and 1, None without a motion network."""
         frame, between = context.features[0], None
         if self._motion is None or context.moved is None:
             grid = identity_grid(frame.height, frame.width, like=motion.keypoints)
@@ -206,9 +203,9 @@ class FastMonkeyRenderer(GraphedRenderer[FastSource]):
         return self._last(out).float().sigmoid_(), between
 
     def _warped(self, features: Features, flow: Tensor) -> Tensor:
-        """Return features (B, F, h, w), channels last."""
+        """Warp features along a flow: (B, F, h, w), channels last."""
         height, width = features.height, features.width
-        # Nearest resizing of a flow to more places repeats its places: they are sampled once.
+        # Enlarging a flow by nearest resizing repeats its positions, so each is sampled only once.
         repeated = self._mode == "nearest" and height % flow.shape[1] == 0 and width % flow.shape[2] == 0
         grid = flow if repeated else resize_grid(flow, height, width, self._mode)
         indices, weights = neighbours(grid, height, width, align_corners=self._align_corners)

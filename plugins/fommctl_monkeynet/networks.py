@@ -1,4 +1,4 @@
-"""The networks of Monkey-Net (Siarohin et al., CVPR 2019): keypoints, dense motion, generator, discriminator."""
+"""Monkey-Net's networks (Siarohin et al., CVPR 2019): keypoint detector, dense motion, generator, discriminator."""
 
 from __future__ import annotations
 
@@ -42,14 +42,13 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SUM = 1e-12
-"""A heatmap whose keypoint is far outside the frame has no sum to divide by."""
+"""Least divisor of a heatmap; the sum is zero if the keypoint is far outside the frame."""
 
 
 def heatmaps(motion: Motion, height: int, width: int, variance: float | None) -> Tensor:
-    """Return Gaussians (B, K, H, W) in (0, 1] around keypoints: exp(-d' covariance^-1 d / 2), d the way to the
-    keypoint.
+    """Return Gaussians (B, K, H, W) in (0, 1] around keypoints: exp(-d' covariance^-1 d / 2) at offset d.
 
-    variance: one for all keypoints; None for the covariances of `motion`.
+    variance: variance of all keypoints; None for the covariances of `motion`.
     """
     if variance is not None:
         return gaussians(motion.keypoints, height, width, variance)
@@ -62,22 +61,20 @@ def heatmaps(motion: Motion, height: int, width: int, variance: float | None) ->
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSource:
-    """The part of an embedding that depends on the source."""
+    """The part of a keypoint embedding that depends only on the source."""
 
     frames: Tensor
     """(B, C, h, w): the source at the resolution of the embedding."""
     motion: Motion
     heatmaps: Tensor | None
-    """(B, K, h, w), divided; None where the embedding does not use them."""
+    """(B, K, h, w), normalised; None if the embedding does not use them."""
 
 
 class KeypointEmbedding:
-    """Keypoints of source and driving frame as channels: for each part its heatmap, way and shifted source.
-
-    background: a part that stands still comes first.
-    """
+    """Represents the keypoints of source and driving frame as channels: heatmap, difference, shifted source of each."""
 
     def __init__(self, params: KeypointEmbeddingParams, common: CommonParams, *, background: bool) -> None:
+        """background: whether the channels of a static background precede those of the keypoints."""
         self._params = params
         self._align_corners = common.align_corners
         self._variance = common.kp_variance if isinstance(common.kp_variance, (int, float)) else None
@@ -87,15 +84,15 @@ class KeypointEmbedding:
         self.channels = self.parts * (params.use_heatmap + 2 * params.use_difference + shifted)
 
     def of_source(self, frames: Tensor, motion: Motion) -> EmbeddedSource:
-        """Prepare source frames.
+        """Return the part that depends only on the source.
 
-        frames: (B, C, h, w) at the resolution of the embedding; motion: theirs.
+        frames: (B, C, h, w) at the resolution of the embedding.  motion: that of these frames.
         """
         used = self._params.use_heatmap and self._params.heatmap_type == "difference"
         return EmbeddedSource(frames, motion, self._heatmaps(motion, frames) if used else None)
 
     def __call__(self, source: EmbeddedSource, driving: Motion) -> Tensor:
-        """Return channels (B, C, h, w); source may hold one frame for all driving ones."""
+        """Return the embedding (B, C, h, w) of B driving frames.  source: one frame, or B."""
         batch, (height, width) = len(driving), source.frames.shape[2:]
         first = 0 if self._background else 1
         channels = []
@@ -107,10 +104,10 @@ class KeypointEmbedding:
                 found = torch.cat((torch.zeros_like(found[:, :1]), found), 1)
             channels.append(found[:, :, None])
         if self._params.use_difference:
-            ways = source.motion.keypoints - driving.keypoints
+            shifts = source.motion.keypoints - driving.keypoints
             if self._background:
-                ways = torch.cat((torch.zeros_like(ways[:, :1]), ways), 1)
-            channels.append(ways[..., None, None].expand(-1, -1, -1, height, width))
+                shifts = torch.cat((torch.zeros_like(shifts[:, :1]), shifts), 1)
+            channels.append(shifts[..., None, None].expand(-1, -1, -1, height, width))
         if self._params.use_deformed_source_image:
             grids = sparse_motions(Motion(source.motion.keypoints), Motion(driving.keypoints), height, width)
             frames = source.frames.expand(batch, -1, -1, -1)
@@ -125,11 +122,12 @@ class KeypointEmbedding:
 
 
 FLOOR = 1e-7
-"""Added to heatmaps before their covariances are taken, as published."""
+"""Added to heatmaps before computing their covariances, as published."""
 
 
 def covariances(heatmaps: Tensor, keypoints: Tensor) -> Tensor:
-    """Return (B, K, 2, 2) of heatmaps (B, K, H, W), each of which sums to 1, around their means (B, K, 2)."""
+    """Return the covariances (B, K, 2, 2) of heatmaps (B, K, H, W), each of which sums to 1, around their means
+    `keypoints` (B, K, 2)."""
     grid = identity_grid(heatmaps.shape[2], heatmaps.shape[3], like=heatmaps)
     offsets = (grid - keypoints[:, :, None, None]).flatten(2, 3)
     weighted = (heatmaps.flatten(2) + FLOOR)[..., None] * offsets
@@ -137,10 +135,9 @@ def covariances(heatmaps: Tensor, keypoints: Tensor) -> Tensor:
 
 
 def at_least(matrices: Tensor, extent: float) -> Tensor:
-    """Return covariances (B, K, 2, 2), scaled up where their smaller eigenvalue (which is a variance) is below
-    `extent`."""
+    """Scale covariances (B, K, 2, 2) up so that their smaller eigenvalue, a variance, is at least `extent`."""
     a, b, d = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
-    # The square of the difference of the eigenvalues; above zero, so that its root has a gradient for a round heatmap.
+    # Difference of the eigenvalues. Its square is kept above zero, so that a round heatmap has a finite gradient.
     spread = ((a - d).square() + 4 * b.square()).clamp_min(1e-20).sqrt()
     smaller = ((a + d - spread) / 2).clamp_min(1e-12)
     return matrices * (smaller.clamp_min(extent) / smaller)[..., None, None]
@@ -149,9 +146,10 @@ def at_least(matrices: Tensor, extent: float) -> Tensor:
 def motion_from_maps(
     logits: Tensor, temperature: float, kp_variance: str | float, clip_variance: float | None
 ) -> Motion:
-    """Return keypoints by soft-argmax, and the covariances of their heatmaps; logits: (B, K, h, w) float32.
+    """Return keypoints by soft-argmax, with the covariances of their heatmaps (section 3.2).
 
-    See `MonkeyKeypointDetector` for the others.
+    logits: (B, K, h, w) float32.  temperature: divides the logits.  kp_variance: see `MonkeyKeypointDetector`.
+    clip_variance: least variance of a covariance matrix along any axis; None for no limit.
     """
     keypoints, heatmaps = soft_argmax(logits, temperature)
     if not isinstance(kp_variance, str):
@@ -166,9 +164,10 @@ def motion_from_maps(
 
 
 class MonkeyKeypointDetector(nn.Module):
-    """Frames (B, C, H, W) in [0, 1] to K keypoints with covariances.
+    """Detects K keypoints with covariances in frames (B, C, H, W) in [0, 1] (section 3.2).
 
-    kp_variance: `matrix`: a covariance matrix each; `single`: one variance each; a number: none are estimated.
+    kp_variance: `matrix` for a covariance matrix per keypoint, `single` for a variance per keypoint, or a number for a
+    fixed variance.
     """
 
     def __init__(
@@ -200,12 +199,11 @@ class MonkeyKeypointDetector(nn.Module):
 def flow_from_maps(
     maps: Tensor, source: Motion, driving: Motion, *, mask: bool, correction: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Read flow and mask off the maps of the hourglass.
+    """Convert the hourglass's output to a flow and a mask (section 3.3).
 
-    maps: (B, K + 1 if mask + 2 if correction, h, w) float32, of the hourglass.
-
-    Returns where in the source each place of the driving frame comes from (B, h, w, 2), and which part each place
-    belongs to (B, K + 1, h, w), background first; None without masks.
+    maps: float32 (B, N, h, w), with K + 1 channels for the mask, if any, and two for the correction, if any.
+    Returns the flow (B, h, w, 2), positions in the source in [-1, 1], and the mask (B, K + 1, h, w) of background and
+    keypoints, which sums to 1 over them; None without a mask.
     """
     deformation = identity_grid(maps.shape[2], maps.shape[3], like=maps).expand(len(maps), -1, -1, -1)
     parts = None
@@ -219,7 +217,7 @@ def flow_from_maps(
 
 
 class DenseMotionModule(nn.Module):
-    """Weighs the keypoints' shifts into one flow and adds a correction to it."""
+    """Combines the keypoints' shifts to one flow by a mask, and adds a correction to it (section 3.3)."""
 
     def __init__(self, common: CommonParams, params: DenseMotionParams) -> None:
         super().__init__()
@@ -244,10 +242,10 @@ class DenseMotionModule(nn.Module):
             nn.init.constant_(head.bias[:1], params.bg_init)
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> tuple[Tensor, Tensor | None]:
-        """Return the flow (B, h, w, 2) and the mask, see `flow_from_maps`, for source frames (B, C, H, W) in [0, 1]."""
+        """Return flow and mask (see `flow_from_maps`) for source frames (B, C, H, W) in [0, 1]."""
         with full_precision(source):
             embedded = self.embedding(self.of_source(source, source_motion), driving_motion)
-        # The leaky ReLU behind each published group block changes nothing: a ReLU comes before it.
+        # The published leaky ReLU after each group block has no effect, because a ReLU precedes it.
         for block in self.group_blocks:
             embedded = block(embedded)
         maps = single(self.hourglass(embedded))
@@ -257,26 +255,27 @@ class DenseMotionModule(nn.Module):
             )
 
     def of_source(self, source: Tensor, motion: Motion) -> EmbeddedSource:
-        """Return what depends on the source alone."""
+        """Return the part of the embedding that depends only on the source (B, C, H, W)."""
         return self.embedding.of_source(single(self.down(source)), motion)
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A prediction and what led to it."""
+    """A prediction and its intermediate results."""
 
     prediction: Tensor
     """(B, C, H, W) in [0, 1]."""
     deformed: Tensor
-    """(B, C, H, W): the source itself, warped by the flow."""
+    """(B, C, H, W): the source, warped by the flow."""
     mask: Tensor | None
-    """(B, K + 1, h, w): which part each place belongs to, background first; sums to 1."""
+    """(B, K + 1, h, w): weights of background and keypoints, which sum to 1; None without a mask."""
     flow: Tensor | None
-    """(B, h, w, 2), corner pixels at -1 and 1; None where nothing is moved."""
+    """(B, h, w, 2), corner pixels at -1 and 1; None without a motion network."""
 
 
 class MotionTransferGenerator(nn.Module):
-    """Warps the source's features along the dense motion and paints the frame from them and the keypoints."""
+    """Warps the source's features along the dense motion and decodes them, with the keypoints, to a frame (section
+    3.4)."""
 
     def __init__(self, common: CommonParams, params: GeneratorParams) -> None:
         super().__init__()
@@ -302,7 +301,7 @@ class MotionTransferGenerator(nn.Module):
         self.refinement_module.add_module("conv-last", nn.Conv2d(width, channels, 1))
 
     def forward(self, source: Tensor, source_motion: Motion, driving_motion: Motion) -> Generated:
-        """Render source frames (B, C, H, W) in [0, 1], as many as driving frames."""
+        """Render source frames (B, C, H, W) in [0, 1] under B driving motions."""
         features = self.appearance_encoder(source)
         if self.dense_motion_module is None:
             flow = identity_grid(source.shape[2], source.shape[3], like=driving_motion.keypoints)
@@ -316,17 +315,17 @@ class MotionTransferGenerator(nn.Module):
                     self.embedding.of_source(single(self.embedding_down(source)), source_motion), driving_motion
                 )
             warped = [torch.cat((values, self._resized(shown, values)), 1) for values in warped]
-        painted = self.refinement_module(self.video_decoder(warped))
+        decoded = self.refinement_module(self.video_decoder(warped))
         moved = None if self.dense_motion_module is None else flow
-        return Generated(torch.sigmoid(single(painted)), self.warp(source, flow), mask, moved)
+        return Generated(torch.sigmoid(single(decoded)), self.warp(source, flow), mask, moved)
 
     def warp(self, values: Tensor, flow: Tensor) -> Tensor:
-        """Return values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
+        """Warp values (B, C, H, W) along a flow (B, h, w, 2) of any resolution."""
         grid = resize_grid(flow, values.shape[2], values.shape[3], self.mode)
         return sample(values, grid, align_corners=self.align_corners)
 
     def flow_of(self, generated: Generated) -> Tensor | None:
-        """Return what moved the source itself: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`."""
+        """Return the flow (B, h, w, 2) as defined by `fommctl.api.FlowRenderer`; None without a motion network."""
         if generated.flow is None:
             return None
         height, width = generated.prediction.shape[2:]
@@ -337,7 +336,7 @@ class MotionTransferGenerator(nn.Module):
 
 
 class KeypointDiscriminator(Discriminator):
-    """Frames and their keypoints to maps."""
+    """A discriminator that also sees keypoints."""
 
     def __init__(self, common: CommonParams, params: DiscriminatorParams) -> None:
         shown = params.kp_embedding_params
@@ -353,14 +352,14 @@ class KeypointDiscriminator(Discriminator):
         self.down = NearestDownsample(params.scale_factor)
 
     def maps(self, frames: Tensor, source: Motion, driving: Motion) -> list[Tensor]:
-        """Judge frames (B, C, H, W) in [0, 1] under the motion `driving`.
+        """Return the frames themselves, the features after each block, and the prediction map (B, 1, h, w).
 
-        Returns the frames themselves, the features behind each block and the map of realness (B, 1, h, w).
+        frames: (B, C, H, W) in [0, 1], real or generated.  source, driving: the motions that lead to them.
         """
-        seen = self.down(frames)
+        inputs = self.down(frames)
         if self.embedding is not None:
             with full_precision(frames):
-                shown = self.embedding(self.embedding.of_source(seen, source), driving)
-            seen = torch.cat((seen, shown), 1)
-        features, realness = self(seen)
-        return [frames, *features, realness]
+                shown = self.embedding(self.embedding.of_source(inputs, source), driving)
+            inputs = torch.cat((inputs, shown), 1)
+        features, prediction = self(inputs)
+        return [frames, *features, prediction]

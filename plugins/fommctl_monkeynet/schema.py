@@ -1,4 +1,4 @@
-"""The configuration of Monkey-Net in the published schema, with the defaults of the published constructors."""
+"""Monkey-Net's configuration in the published schema, with the defaults of the published constructors."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ def _norm_const(value: Any) -> str | float:
 
 
 class CommonParams(Params):
-    """Parameters that all networks share."""
+    """Parameters shared by all networks."""
 
     num_kp: Annotated[int, Field(ge=1, le=1000)]
     num_channels: Annotated[int, Field(ge=1, le=16)]
     kp_variance: Annotated[str | float, PlainValidator(_kp_variance)]
-    """Shape of the heatmaps: each keypoint's own covariance matrix, its own single variance, or one number for all."""
+    """Shape of the heatmaps: `matrix` for a covariance matrix per keypoint, `single` for a variance per keypoint, or a
+    fixed variance."""
     align_corners: bool = True
     """Ours: whether -1 and 1 are the centres of the corner pixels (true, as the published weights were trained) or
     their outer edges (what the published code does on a current torch)."""
@@ -62,21 +63,21 @@ class KeypointDetectorParams(Params):
     num_blocks: Blocks
     scale_factor: ScaleFactor = 1.0
     clip_variance: Annotated[float, Field(gt=0)] | None = None
-    """Least extent of a covariance matrix along any axis: smaller ones are scaled up to it."""
+    """Least variance of a covariance matrix along any axis; smaller matrices are scaled up."""
 
 
 class KeypointEmbeddingParams(Params):
-    """How networks are shown keypoints: channels for each of them."""
+    """The channels that represent each keypoint to a network."""
 
     use_heatmap: bool = True
     use_difference: bool = False
-    """The way from the driving to the source keypoint, two channels."""
+    """The offset from driving to source keypoint, two channels."""
     use_deformed_source_image: bool = False
-    """The source shifted by that way."""
+    """The source shifted by that offset."""
     heatmap_type: Literal["gaussian", "difference"] = "gaussian"
-    """The heatmaps of the driving frame, or their difference to the source's."""
+    """The driving heatmaps, or their difference from the source's."""
     norm_const: Annotated[str | float, PlainValidator(_norm_const)] = "sum"
-    """The divisor of heatmaps: a number, or their sum."""
+    """Divisor of the heatmaps: a number, or `sum` for their sum."""
 
     @model_validator(mode="after")
     def _shows_something(self) -> Self:
@@ -86,11 +87,11 @@ class KeypointEmbeddingParams(Params):
 
 
 class ScaledEmbeddingParams(KeypointEmbeddingParams):
-    """A keypoint embedding at a resolution of its own."""
+    """A keypoint embedding with its own resolution."""
 
     scale_factor: ScaleFactor = 1.0
     add_bg_feature_map: bool = False
-    """Channels for a static background, before the keypoints' channels."""
+    """Add channels for a static background before those of the keypoints."""
 
 
 class DenseMotionParams(Params):
@@ -100,14 +101,14 @@ class DenseMotionParams(Params):
     max_features: Maximum
     num_blocks: Blocks
     use_mask: bool
-    """Weigh the keypoints' shifts."""
+    """Estimate a mask that weights the keypoints' shifts."""
     use_correction: bool
-    """Add a flow of its own to them."""
+    """Estimate a residual flow and add it."""
     mask_embedding_params: KeypointEmbeddingParams
     bg_init: float = 2.0
-    """First bias of the background in the mask."""
+    """Initial bias of the mask's background."""
     num_group_blocks: Count = 0
-    """1x1 convolutions that see each part on its own, before the hourglass."""
+    """Number of 1x1 convolutions before the hourglass, grouped by keypoint."""
     scale_factor: ScaleFactor = 1.0
 
     @model_validator(mode="after")
@@ -125,23 +126,22 @@ class GeneratorParams(Params):
     num_blocks: Blocks
     num_refinement_blocks: Annotated[int, Field(ge=0, le=100)]
     interpolation_mode: Literal["nearest", "trilinear"] = "nearest"
-    """The interpolation that resizes flow and keypoint embedding to the features; trilinear is bilinear within a
-    frame."""
+    """Interpolation that resizes flow and keypoint embedding to the features; within a frame, trilinear is bilinear."""
     dense_motion_params: DenseMotionParams | None = None
-    """The dense motion network; with None, nothing is warped."""
+    """The dense motion network; None for no warping."""
     kp_embedding_params: ScaledEmbeddingParams | None = None
-    """The decoder's keypoint embedding; with None, it does not get the keypoints."""
+    """The decoder's keypoint embedding; None for a decoder without keypoints."""
 
 
 class DiscriminatorParams(Params):
-    """The discriminator, for training alone."""
+    """The discriminator, used only in training."""
 
     block_expansion: Expansion = 64
     max_features: Maximum = 512
     num_blocks: Blocks = 4
     scale_factor: ScaleFactor = 1.0
     kp_embedding_params: KeypointEmbeddingParams | None = None
-    """The keypoint embedding; with None, the discriminator does not get the keypoints."""
+    """The keypoint embedding; None for a discriminator without keypoints."""
 
 
 class MonkeyNetParams(Params):
@@ -157,7 +157,7 @@ RATES = ("lr_generator", "lr_discriminator", "lr_kp_detector")
 
 
 class MonkeyNetDatasetParams(DatasetParams):
-    """The data set section of all backends; published files that say nothing mean frames of 64 pixels."""
+    """`dataset_params`, with frames of 64 pixels by default, as in published files without `frame_shape`."""
 
     frame_shape: Annotated[tuple[Positive, Positive, Positive], Strict(False)] = (64, 64, 3)
 
@@ -166,26 +166,25 @@ class LossWeights(Params):
     """The weight of each loss; 0 leaves it out (Monkey-Net, section 3.5)."""
 
     reconstruction: Weights = (10.0, 10.0, 10.0, 10.0, 1.0)
-    """Weights of the mean absolute differences of the frames and of what each block of the discriminator makes of them,
-    one each."""
+    """Weights of the mean absolute differences of the frames, then of the discriminator's features after each block."""
     reconstruction_deformed: Weight = 0.0
-    """Weight of the mean absolute difference of the warped source and the driving frame."""
+    """Weight of the mean absolute difference between warped source and driving frame."""
     generator_gan: Weight = 1.0
     discriminator_gan: Weight = 1.0
 
 
 class TrainParams(BaseTrainParams):
-    """The training of Monkey-Net.
+    """Monkey-Net's training parameters.
 
-    Published files give one rate `lr` for the three networks, and the epochs between checkpoints as
-    `log_params.cpk_freq_epoch`; `log_params.log_freq_iter` has no effect here.
+    Published files have one rate `lr` for all three networks, and the number of epochs between checkpoints in
+    `log_params.cpk_freq_epoch`; `log_params.log_freq_iter` is ignored.
     """
 
     unused: ClassVar[tuple[str, ...]] = ("transform_params",)
     detach_kp_generator: bool = False
-    """The generator's flow and features teach the keypoints nothing; the discriminator's judgement still does."""
+    """Stop the keypoints' gradient through the generator; that through the discriminator remains."""
     detach_kp_discriminator: bool = True
-    """The discriminator's own loss teaches the keypoints nothing."""
+    """Stop the keypoints' gradient of the discriminator's own loss."""
     loss_weights: LossWeights = LossWeights()
 
     @model_validator(mode="before")
@@ -207,28 +206,28 @@ class TrainParams(BaseTrainParams):
 
 
 class ReconstructionParams(Params):
-    """How test clips are reconstructed."""
+    """Reconstruction of test clips."""
 
     num_videos: Positive | None = None
-    """The number of videos to use; None for all."""
+    """Number of videos to use; None for all."""
     format: str = ".gif"
 
 
 class NormalizationParams(Params):
-    """How driving motion is transferred to the source."""
+    """Transfer of the driving motion to the source."""
 
     movement_mult: bool = False
     """Scale the motion by the ratio of the subjects' sizes."""
     move_location: bool = True
-    """Relative motion; False: absolute."""
+    """Use relative motion; False for absolute."""
     adapt_variance: bool = False
-    """The shapes of the heatmaps change as the driving ones have since the first frame."""
+    """Change the covariances as the driving ones have changed since the first frame."""
     clip_mean: bool = False
     """Keep keypoints inside the frame."""
 
 
 class TransferParams(PairParams):
-    """How pairs of clips are animated."""
+    """Animation of pairs of clips."""
 
     num_pairs: Positive = 100
     format: str = ".gif"
@@ -246,7 +245,7 @@ class TransferParams(PairParams):
 
 
 class RecurrentParams(Params):
-    """The network that continues keypoints."""
+    """The recurrent network that predicts keypoints."""
 
     num_features: Positive = 1024
     num_layers: Positive = 1
@@ -254,7 +253,7 @@ class RecurrentParams(Params):
 
 
 class PredictionParams(Params):
-    """The published image-to-video prediction, which fommctl has not: read so that published files load, not used."""
+    """The published image-to-video prediction: not supported, but accepted so that published files load."""
 
     rnn_params: RecurrentParams = RecurrentParams()
     predict_variance: bool = False

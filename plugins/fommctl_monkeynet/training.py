@@ -1,4 +1,4 @@
-"""The training step of Monkey-Net (Siarohin et al. 2019, section 3.5), as published."""
+"""Monkey-Net's training step (Siarohin et al., CVPR 2019, section 3.5), as published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BETAS = (0.5, 0.999)
 
 
 class GeneratorPhase(nn.Module):
-    """Losses of generator and keypoint detector."""
+    """Computes the losses of generator and keypoint detector."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class GeneratorPhase(nn.Module):
         self.keypoint_detector = keypoint_detector
         self.generator = generator
         self._params = params
-        # In a tuple it is no submodule: it does not learn in this phase.
+        # A tuple, so that it is not a submodule: it does not learn in this phase.
         self._discriminators = (discriminator,)
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
-        # Together, as published: BatchNorm then sees both.
+        # In one batch, as published, which matters for BatchNorm.
         joined: Motion = self.keypoint_detector(torch.cat((batch.source, batch.driving)))
         count = len(batch.source)
         source, driving = joined[:count], joined[count:]
-        seen = (detached(source), detached(driving)) if self._params.detach_kp_generator else (source, driving)
-        generated: Generated = self.generator(batch.source, *seen)
+        motions = (detached(source), detached(driving)) if self._params.detach_kp_generator else (source, driving)
+        generated: Generated = self.generator(batch.source, *motions)
         losses = self._losses(batch, generated, source, driving)
         outcome = generated.prediction.detach(), detached(source), detached(driving)
         return PhaseResult(losses, outcome, _view(batch, source, driving, generated))
@@ -60,26 +60,26 @@ class GeneratorPhase(nn.Module):
             difference = (generated.deformed - batch.driving).abs().mean()
             losses["reconstruction_deformed"] = weights.reconstruction_deformed * difference
         if discriminator is None:
-            wanted, found = [batch.driving, batch.driving], [generated.prediction, generated.prediction]
+            of_real, of_predicted = [batch.driving, batch.driving], [generated.prediction, generated.prediction]
         else:
-            found = discriminator.maps(generated.prediction, source, driving)
-            wanted = discriminator.maps(batch.driving, source, driving)
-        pairs = zip(weights.reconstruction, wanted[:-1], found[:-1], strict=False)
-        for index, (weight, real, made) in enumerate(pairs):
+            of_predicted = discriminator.maps(generated.prediction, source, driving)
+            of_real = discriminator.maps(batch.driving, source, driving)
+        pairs = zip(weights.reconstruction, of_real[:-1], of_predicted[:-1], strict=False)
+        for index, (weight, real, predicted) in enumerate(pairs):
             if weight:
                 name = f"reconstruction_{index}" if index else "reconstruction"
-                losses[name] = weight * (single(made) - single(real)).abs().mean()
+                losses[name] = weight * (single(predicted) - single(real)).abs().mean()
         if weights.generator_gan and discriminator is not None:
-            losses["gen_gan"] = weights.generator_gan * (1 - single(found[-1])).square().mean()
+            losses["gen_gan"] = weights.generator_gan * (1 - single(of_predicted[-1])).square().mean()
         if weights.discriminator_gan and discriminator is not None and not self._params.detach_kp_discriminator:
-            # The discriminator's weights do not learn from it here, the keypoints do.
+            # Trains only the keypoints here, not the discriminator's weights.
             own = discriminator_loss(discriminator, batch.driving, generated.prediction.detach(), source, driving)
             losses["disc_gan_keypoints"] = weights.discriminator_gan * own
         return losses
 
 
 class DiscriminatorPhase(nn.Module):
-    """Losses of the discriminator, on what the generator painted before its own step."""
+    """Computes the losses of the discriminator, for predictions made before the generator's step."""
 
     def __init__(self, discriminator: KeypointDiscriminator, params: TrainParams) -> None:
         super().__init__()
@@ -92,16 +92,19 @@ class DiscriminatorPhase(nn.Module):
 
 
 def discriminator_loss(
-    discriminator: KeypointDiscriminator, real: Tensor, painted: Tensor, source: Motion, driving: Motion
+    discriminator: KeypointDiscriminator, real: Tensor, predicted: Tensor, source: Motion, driving: Motion
 ) -> Tensor:
-    """Return least squares: (1 - D(driving))^2 + D(prediction)^2."""
-    judged = single(discriminator.maps(painted, source, driving)[-1])
-    wanted = single(discriminator.maps(real, source, driving)[-1])
-    return ((1 - wanted).square() + judged.square()).mean()
+    """Return the least-squares loss (1 - D(real))^2 + D(predicted)^2 (section 3.5).
+
+    real, predicted: frames (B, C, H, W) in [0, 1].
+    """
+    of_predicted = single(discriminator.maps(predicted, source, driving)[-1])
+    of_real = single(discriminator.maps(real, source, driving)[-1])
+    return ((1 - of_real).square() + of_predicted.square()).mean()
 
 
 def detached(motion: Motion) -> Motion:
-    """Return the motion detached from the graph of gradients."""
+    """Return the motion without its gradient."""
     keypoints, *others = (None if part is None else part.detach() for part in motion.parts())
     assert keypoints is not None
     return Motion(keypoints, *others)
@@ -132,13 +135,11 @@ def phases(
 def _check(discriminator: KeypointDiscriminator | None, params: TrainParams) -> None:
     weights = params.loss_weights
     if not any((*weights.reconstruction, weights.reconstruction_deformed, weights.generator_gan)):
-        raise UsageError(
-            "all losses of the generator have the weight 0", "Give train_params.loss_weights.reconstruction."
-        )
+        raise UsageError("all losses of the generator have weight 0", "Set train_params.loss_weights.reconstruction.")
     if discriminator is None:
         if weights.generator_gan or any(weights.reconstruction[1:]):
             raise UsageError(
-                "these losses need a discriminator, and this preset has none",
+                "these losses need a discriminator, which this preset does not have",
                 "Add model_params.discriminator_params, or set generator_gan=0 and reconstruction=[10] in "
                 "train_params.loss_weights.",
             )
@@ -146,9 +147,9 @@ def _check(discriminator: KeypointDiscriminator | None, params: TrainParams) -> 
     blocks = len(discriminator.down_blocks)
     if any(weights.reconstruction) and len(weights.reconstruction) != blocks + 1:
         raise UsageError(
-            f"train_params.loss_weights.reconstruction has {len(weights.reconstruction)} weights, for a frame and "
+            f"train_params.loss_weights.reconstruction has {len(weights.reconstruction)} weights for the frame and "
             f"{blocks} blocks of the discriminator",
-            "Give one weight for the frame and one for each block of the discriminator.",
+            "Give one weight for the frame and one per block of the discriminator.",
         )
 
 

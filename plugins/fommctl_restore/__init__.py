@@ -1,4 +1,4 @@
-"""Restorers and upscalers for animated squares, by spandrel: `fommctl animate --restore FILE`."""
+"""Restoration and upscaling of animated squares with spandrel: `fommctl animate --restore FILE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fommctl_square(event: StageEvent) -> SquareFilter | None:
-    """Return the network in the file that --restore names."""
+    """Return the network given by --restore, if any."""
     weights = event.details.get("config", {}).get("restore") if event.stage == "animate" else None
     if weights is None:
         return None

@@ -1,4 +1,4 @@
-"""A network for pictures out of a file: spandrel recognises its architecture by its tensors."""
+"""An image-to-image network from a file, whose architecture spandrel infers from the tensors."""
 
 from __future__ import annotations
 
@@ -12,36 +12,41 @@ from torch import Tensor
 from fommctl.api import InputError, MissingError, ModelError
 
 FACE_SIDE = 512
-"""Pixels of the squares that restorers of faces (GFPGAN, RestoreFormer) were trained on."""
+"""Side of the squares that face restorers (GFPGAN, RestoreFormer) were trained on, pixels."""
 
 
 class Restorer:
-    """A square filter (see `fommctl.api.SquareFilter`).
+    """Applies a network to squares; a `fommctl.api.SquareFilter`.
 
-    Only architectures of spandrel itself are taken, all under permissive licences; those of spandrel_extra_arches are
-    not. A file of weights has a licence of its own.
+    Only the architectures of spandrel itself are supported, all under permissive licences, not those of
+    spandrel_extra_arches. Weights have licences of their own.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises MissingError without spandrel, InputError without the file, ModelError for what it cannot use."""
+        """path: weights (.pth, .safetensors, ...).
+
+        Raises MissingError if spandrel cannot be loaded, InputError if the file is missing, ModelError if it cannot be
+        used.
+        """
         spandrel = _spandrel()
         if not path.is_file():
             raise InputError(
-                f"--restore: there is no file {path}",
-                "Name a file of weights (.pth, .safetensors), or one in FOMMCTL_HOME/restorers without its ending.",
+                f"--restore: {path} does not exist",
+                "Give a file of weights (.pth, .safetensors), or the name of one in FOMMCTL_HOME/restorers without its "
+                "suffix.",
             )
         try:
             found = spandrel.ModelLoader(device="cpu").load_from_file(str(path))
         except Exception as error:
             raise ModelError(
                 f"--restore: {path.name} cannot be used: {str(error)[:200] or type(error).__name__}",
-                "It must have an architecture that spandrel supports.",
+                "Its architecture must be one that spandrel supports.",
             ) from error
         if not isinstance(found, spandrel.ImageModelDescriptor) or (found.input_channels, found.output_channels) != (
             3,
             3,
         ):
-            raise ModelError(f"--restore: {path.name} is not a network from colour pictures to colour pictures", "")
+            raise ModelError(f"--restore: {path.name} does not map RGB pictures to RGB pictures", "")
         self._network: Any = found.eval()
         self._for_faces = found.purpose == "FaceSR"
 
@@ -55,18 +60,18 @@ class Restorer:
 
 
 def _spandrel() -> Any:
-    """Return the package. Raises MissingError where it is not there, or does not load."""
+    """Import spandrel. Raises MissingError if it cannot be loaded."""
     try:
         import spandrel
     except ImportError as error:
         raise MissingError(
-            f"--restore needs a package that is not installed: {error.name or 'spandrel'}",
-            "Run: pip install 'fommctl[restore]'",
+            f"--restore needs the package {error.name or 'spandrel'}, which is not installed",
+            "Run pip install 'fommctl[restore]'.",
         ) from error
     except Exception as error:
-        # torchvision, which spandrel asks for, raises this where it was built for another torch.
+        # torchvision, which spandrel imports, raises RuntimeError if it was built for another torch.
         raise MissingError(
-            f"--restore: spandrel does not load: {str(error)[:200]}",
+            f"--restore: spandrel cannot be loaded: {str(error)[:200]}",
             f"Install the torchvision that was built for torch {torch.__version__}.",
         ) from error
     return spandrel

@@ -1,8 +1,8 @@
 """BAIR robot pushing (Ebert et al. 2017, "Self-Supervised Visual Planning with Temporal Skip Connections").
 
-As published: softmotion30_44k/{train,test}/*.tfrecords, a record a trajectory, with thirty pictures of 64x64 under
-`N/image_aux1/encoded` and `N/image_main/encoded` as raw bytes. As the repositories on video prediction convert it:
-{train,test}/TRAJECTORIES/NUMBER/FRAME.png, of image_aux1.
+Published layout: softmotion30_44k/{train,test}/*.tfrecords, one record per trajectory, with thirty raw pictures of
+64x64 pixels in `N/image_aux1/encoded` and `N/image_main/encoded`. Layout of the frames that video-prediction
+repositories extract from image_aux1: {train,test}/TRAJECTORIES/NUMBER/FRAME.png.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from fommctl.api.protocols import Split
 from fommctl_robots.tfrecord import byte_features, read_record, record_starts
 
 CAMERA = "image_aux1"
-"""The view that everybody trains and reports on."""
+"""The camera used in publications."""
 _PICTURES = (".png", ".jpg", ".jpeg")
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test", "val": "test"}
-"""Names of folders."""
+"""Splits by the name of the folder."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The frames of one record of a TFRecord file; can be sent to another process."""
+    """Reads the frames of one record of a TFRecord file; can be pickled."""
 
     path: Path
     start: int
-    """Byte at which the record begins."""
+    """Offset of the record in bytes."""
     camera: str = CAMERA
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield squares (H, W, 3) uint8. Raises InputError where the record is damaged or has no pictures."""
+        """Yield square frames (H, W, 3) uint8. Raises InputError if the record is damaged or has no pictures."""
         record = read_record(self.path, self.start)
         try:
             strings = byte_features(record)
@@ -56,20 +56,22 @@ class Trajectory:
     def _picture(self, raw: memoryview) -> NDArray[np.uint8]:
         side = math.isqrt(len(raw) // 3)
         if side == 0 or side * side * 3 != len(raw):
-            message = f"{self.path.name}: a picture of {len(raw)} bytes is not square and raw"
-            raise InputError(message, "Pictures are stored as 64x64x3 bytes in the published files.")
+            message = f"{self.path.name}: a picture of {len(raw)} bytes is not a raw square"
+            raise InputError(message, "The published files store pictures as 64x64x3 bytes.")
         return np.frombuffer(raw, np.uint8).reshape(side, side, 3).copy()
 
 
 class Bair:
-    """Trajectories of one arm over a tray of things; each is an identity of its own, for no two show the same things.
+    """Trajectories of a robot arm over a tray of objects; each is its own identity, since the objects differ.
 
-    The split is that of the folder, train or test. TFRecords are taken where there are any, else folders of frames.
+    The split is that of the folder. TFRecords are used if there are any, else folders of frames.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield a trajectory at a time; of a damaged file those before the damage, and one whose frames raise
-        InputError."""
+        """Yield the trajectories. A damaged file yields those before the damage, and one whose frames raise InputError.
+
+        Raises InputError if there are none.
+        """
         found = False
         for path in sorted(_files(root), key=lambda path: path.relative_to(root).parts):
             for number, start in enumerate(record_starts(path)):
@@ -86,7 +88,7 @@ class Bair:
         if not found:
             raise InputError(
                 f"{root} contains neither .tfrecords files nor folders of frames",
-                "Name the folder with train and test in it (softmotion30_44k, as published).",
+                "Give the folder that contains train and test (published as softmotion30_44k).",
             )
 
 
@@ -96,7 +98,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _frame_folders(root: Path) -> Iterator[Path]:
-    """Yield folders below `root` that hold pictures, in order."""
+    """Yield the folders below `root` that contain pictures, in numerical order."""
     for folder, inner, files in os.walk(root):
         inner.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
         if Path(folder) != root and any(file.lower().endswith(_PICTURES) for file in files):
@@ -109,5 +111,5 @@ def _split(path: Path, root: Path) -> Split | None:
 
 
 def _identity(path: Path, *more: str) -> str:
-    """Return the path below the root as one name."""
+    """Join the parts of a relative path to one name."""
     return file_name_part("-".join((*path.parts, *more)), identity=True)

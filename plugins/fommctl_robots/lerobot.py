@@ -1,8 +1,8 @@
 """LeRobot data sets (https://github.com/huggingface/lerobot), versions 2.0, 2.1 and 3.0.
 
-Version 2: meta/episodes.jsonl, and a video for each episode and camera. Version 3: meta/episodes/*/*.parquet, and
-videos that hold many episodes, with the seconds at which each begins and ends. In both, a camera may have its
-pictures in the Parquet files of the data instead.
+Version 2 has meta/episodes.jsonl and one video per episode and camera. Version 3 has meta/episodes/*/*.parquet and
+videos of many episodes, with the start and end of each in seconds. In both, the pictures of a camera may be in the
+Parquet files of the data instead.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _AGAIN = "Download it again."
 
 
 class LeRobot:
-    """A clip for each episode and camera.
+    """A LeRobot data set, with one clip per episode and camera.
 
-    An episode is the identity: all its cameras show the same scene, so they stay in one split, while to make the robot
-    the identity would leave a data set of one robot without a test split. The split is that of info.json where it
-    names test episodes. Depth maps are left out.
+    The identity is the episode: its cameras show the same scene and so stay in one split. If it were the robot, a data
+    set of a single robot would have no test split. The split is that of info.json if it lists test episodes. Depth maps
+    are left out.
     """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the episodes of each camera. Raises InputError where the description is damaged; videos are not looked
-        at, and may be missing."""
+        """Yield a clip for each episode and camera. Raises InputError if the metadata is damaged or lists no episodes;
+        videos are not opened, and may be missing."""
         info = read_info(root)
         seen: set[int] = set()
         for episode, clips in _version_2(info) if info.version == 2 else _version_3(info):
@@ -44,7 +44,7 @@ class LeRobot:
 
 
 Episodes = Iterator[tuple[int, list[ClipRecord]]]
-"""Numbers and clips."""
+"""Index and clips of each episode."""
 
 
 def _version_2(info: Info) -> Episodes:
@@ -112,15 +112,15 @@ def _clips_3(info: Info, where: str, episode: int, row: dict[str, Any]) -> list[
 
 
 def _times(info: Info, where: str, prefix: str, row: dict[str, Any]) -> tuple[float, float]:
-    """Return the seconds between which an episode lies in its file.
+    """Return start and end of an episode in its video, in seconds.
 
-    Both are brought half a frame forward, because they are sums of rounded durations: the first frame must not be
-    lost, nor the first one of the next episode be taken.
+    Both are moved half a frame earlier: they are sums of rounded durations, and must neither lose the first frame nor
+    include the first one of the next episode.
     """
     names = (f"{prefix}/from_timestamp", f"{prefix}/to_timestamp")
     start, end = (_seconds(where, name, row[name]) for name in names)
     if end <= start:
-        raise InputError(f"{where}: ends at {end} s and starts at {start} s", _AGAIN)
+        raise InputError(f"{where} ends at {end} s but starts at {start} s", _AGAIN)
     half = min(0.5 / info.frames_per_second, (end - start) / 2)
     return max(0.0, start - half), end - half
 

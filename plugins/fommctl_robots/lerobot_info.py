@@ -1,4 +1,4 @@
-"""meta/info.json of a LeRobot data set: version, cameras, where files are, splits."""
+"""Reads meta/info.json of a LeRobot data set: version, cameras, paths and splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fommctl.api.protocols import Split
 from fommctl.api.readers import parse_json
 
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d))?d?\}")
-"""A number or a name in a path template, such as `{chunk_index:03d}`."""
+"""A field in a path template, such as `{chunk_index:03d}`."""
 _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _SPLITS: dict[str, Split] = {name: "test" for name in ("test", "val", "valid", "validation", "eval")}
 _TEMPLATES = {
@@ -26,30 +26,30 @@ _TEMPLATES = {
         3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
     },
 }
-"""Default paths of files, by the major version."""
+"""Default path templates, by major version."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """The checked contents of meta/info.json."""
+    """The validated contents of meta/info.json."""
 
     root: Path
     version: int
-    """2 or 3."""
+    """Major version, 2 or 3."""
     frames_per_second: float
     videos: tuple[str, ...]
-    """Cameras whose pictures are in videos, without depth maps."""
+    """Cameras stored as videos, without depth maps."""
     pictures: tuple[str, ...]
-    """Cameras whose pictures are in the Parquet files."""
+    """Cameras stored as pictures in the Parquet files, without depth maps."""
     templates: Mapping[str, str]
-    """`video_path` and `data_path`."""
+    """Path templates `video_path` and `data_path`."""
     episodes_per_chunk: int
-    """Episodes in a chunk, of version 2."""
+    """Number of episodes per chunk, in version 2."""
     tests: tuple[range, ...]
-    """Episodes of the test split; empty where the data set has none."""
+    """Episodes of the test split; empty if the data set has none."""
 
     def file(self, template: str, **fields: int | str) -> Path:
-        """Return the file that this template names. Raises InputError where it would lie outside the data set."""
+        """Return the path that a template gives for these fields. Raises InputError if it would leave the data set."""
 
         def filled(match: re.Match[str]) -> str:
             if match[1] not in fields:
@@ -63,34 +63,34 @@ class Info:
         return self.root / path
 
     def split(self, episode: int) -> Split | None:
-        """Return the test episodes; None where info.json names no test episodes: LeRobot states `train` for all of them
-        unless told otherwise."""
+        """Return the split of an episode; None if info.json lists no test episodes, since LeRobot's default is `train`
+        for all of them."""
         if not self.tests:
             return None
         return "test" if any(episode in each for each in self.tests) else "train"
 
     def fault(self, what: str) -> InputError:
-        """Return the error for something in info.json that cannot be."""
+        """Return the error for an invalid value in info.json."""
         return InputError(f"{self.root / 'meta/info.json'}: {what}", "Is this a LeRobot data set as published?")
 
 
 def read_info(root: Path) -> Info:
-    """Read the description of a data set. Raises InputError where no info.json is there that this program knows."""
+    """Read meta/info.json of a data set. Raises InputError if it is missing, damaged or of an unsupported version."""
     path = root / "meta/info.json"
     try:
         info = parse_json(path.read_bytes(), finite=False)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read: {error.strerror}", "Name the folder of the data set, with meta and videos in it."
+            f"{path} cannot be read: {error.strerror}", "Give the folder of the data set, which contains meta."
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}", "Download it again.") from error
     if not isinstance(info, dict):
-        raise InputError(f"{path} is damaged: it contains no object", "Download it again.")
+        raise InputError(f"{path} is damaged: it is not a JSON object", "Download it again.")
     version = _version(path, info)
     videos, pictures = (_cameras(path, info, dtype) for dtype in ("video", "image"))
     if not videos and not pictures:
-        raise InputError(f"{path} names no camera", "A data set without pictures cannot be used here.")
+        raise InputError(f"{path} lists no cameras", "Only data sets with pictures can be used.")
     return Info(
         root=root,
         version=version,

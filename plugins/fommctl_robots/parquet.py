@@ -1,4 +1,4 @@
-"""Parquet files of LeRobot data sets, a batch of rows in memory at a time; needs the package pyarrow."""
+"""Reads Parquet files of LeRobot data sets in batches of rows; needs the package pyarrow."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _AGAIN = "Download it again."
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file. Raises InputError where the file is damaged or lacks a column, MissingError where
-    pyarrow is absent."""
+    """Yield the rows of a file as {column: value}.
+
+    Raises InputError if the file is missing, damaged or lacks a column, MissingError if pyarrow is not installed.
+    """
     with _opened(path, columns) as table:
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             yield from batch.to_pylist()
@@ -27,19 +29,21 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class EpisodePictures:
-    """The frames of one episode and camera, which are picture files in a column; can be sent to another process."""
+    """Reads the frames of one episode and camera, which are encoded pictures in a column; can be pickled."""
 
     path: Path
     camera: str
     episode: int
 
     def __call__(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield (H, W, 3) uint8, one at a time. Raises what `rows` does, and InputError for a picture that is
-        damaged."""
+        """Yield frames (H, W, 3) uint8, one at a time.
+
+        Raises the errors of `rows`, and InputError for a damaged picture or if the episode is not in the file.
+        """
         found = False
         with _opened(self.path, ["episode_index", self.camera]) as table:
             for group in range(table.num_row_groups):
-                # The numbers are small and the pictures are not: those of other episodes are not even read.
+                # Indices first: they are small, and the pictures of other episodes then need not be read.
                 episodes = table.read_row_group(group, columns=["episode_index"])["episode_index"].to_pylist()
                 if self.episode not in episodes:
                     continue

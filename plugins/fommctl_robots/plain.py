@@ -1,4 +1,4 @@
-"""A folder of clips or GIFs of robots."""
+"""The adapter for plain folders of robot clips."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from fommctl.api.folders import plain_folder
 
 
 class Robots:
-    """Every video, GIF, picture and folder of frames below the root; each has its own identity unless a list or a `#`
-    in its name says otherwise."""
+    """Every video, GIF, picture and folder of frames below a folder.
+
+    Each is its own identity, unless a manifest assigns one or its name has a `#`, which ends the identity.
+    """
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield the videos. Raises InputError if there are none."""
+        """Yield the clips. Raises InputError if there are none."""
         return plain_folder(root, identity_ends=("#",))

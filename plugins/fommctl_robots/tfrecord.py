@@ -1,7 +1,7 @@
-"""TFRecord files of tf.train.Example messages, without TensorFlow.
+"""Reads TFRecord files of tf.train.Example messages without TensorFlow.
 
-A file is a row of records: length (8 bytes, little-endian), its masked CRC-32C (4), that many bytes, and theirs (4);
-the bytes are a protocol buffer (tensorflow/core/example/example.proto).
+A file is a sequence of records: the length (8 bytes, little-endian), its masked CRC-32C (4 bytes), the data, and the
+masked CRC-32C of the data (4 bytes). The data is a protocol buffer (tensorflow/core/example/example.proto).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fommctl.api import InputError, MissingError
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 LARGEST = 1 << 28
-"""Bytes of a record that are read into memory at most; a trajectory has less than one million."""
-_AGAIN = "Download or copy the file again; the records before this one are fine."
+"""Largest record that is read into memory, bytes; a trajectory has less than a million."""
+_AGAIN = "Download or copy the file again; the records before this one are intact."
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Return the CRC-32C as TFRecord stores it: turned by 15 bits, plus a constant (tensorflow/core/lib/hash/crc32c.h).
+    """Return the masked CRC-32C: rotated by 15 bits, plus a constant (tensorflow/core/lib/hash/crc32c.h).
 
-    Raises MissingError where google-crc32c is absent.
+    Raises MissingError if google-crc32c is not installed.
     """
     try:
         import google_crc32c
@@ -35,9 +35,9 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def record_starts(path: Path) -> Iterator[int]:
-    """Yield where the records of a file begin, in bytes; of the records only their headers are read.
+    """Yield the offsets of a file's records in bytes, reading only their headers.
 
-    The start of a record that cannot be read is given too, as the last one, so that `read_record` can say why.
+    The offset of an unreadable record is included, as the last one, so that `read_record` raises the error.
     """
     try:
         size = path.stat().st_size
@@ -55,7 +55,7 @@ def record_starts(path: Path) -> Iterator[int]:
 
 
 def read_record(path: Path, start: int) -> bytes:
-    """Return the bytes of the record that begins at `start`. Raises InputError where it is cut off or damaged."""
+    """Return the data of the record at offset `start`. Raises InputError if it is truncated or damaged."""
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -63,21 +63,21 @@ def read_record(path: Path, start: int) -> bytes:
             if length is None:
                 raise InputError(f"{path.name}: no record begins at byte {start}, or its header is damaged", _AGAIN)
             if length > LARGEST:
-                raise InputError(f"{path.name}: the record at byte {start} says that it has {length} bytes", _AGAIN)
+                raise InputError(f"{path.name}: the record at byte {start} is too long, {length} bytes", _AGAIN)
             data = file.read(length)
             checksum = file.read(_CHECKSUM.size)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", "Check the file's permissions.") from error
     if len(data) < length or len(checksum) < _CHECKSUM.size:
-        raise InputError(f"{path.name} is cut off within the record at byte {start}", _AGAIN)
+        raise InputError(f"{path.name} is truncated within the record at byte {start}", _AGAIN)
     if masked_crc32c(data) != _CHECKSUM.unpack(checksum)[0]:
         raise InputError(f"{path.name}: the checksum of the record at byte {start} is wrong", _AGAIN)
     return data
 
 
 def byte_features(example: bytes) -> dict[str, memoryview]:
-    """Return the byte strings of a tf.train.Example by name (the first value of each). Raises ValueError where it is
-    none."""
+    """Return the first byte string of each feature of a tf.train.Example, by name. Raises ValueError if it is not a
+    valid message."""
     found = {}
     for features in _messages(memoryview(example), 1):
         for entry in _messages(features, 1):
@@ -90,7 +90,7 @@ def byte_features(example: bytes) -> dict[str, memoryview]:
 
 
 def _length(header: bytes) -> int | None:
-    """Return the length that a header states, or None where it is cut off or damaged."""
+    """Return the length in a record's header; None if the header is truncated or damaged."""
     if len(header) < _HEADER.size:
         return None
     length, checksum = _HEADER.unpack(header)
@@ -98,7 +98,7 @@ def _length(header: bytes) -> int | None:
 
 
 def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Yield the values with a length (wire type 2) of field number `wanted`; the others are stepped over."""
+    """Yield the length-delimited values (wire type 2) of field number `wanted`."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -113,14 +113,14 @@ def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
         else:
             raise ValueError(f"wire type {kind}")
         if position + size > len(message):
-            raise ValueError("a field reaches beyond its message")
+            raise ValueError("a field extends beyond its message")
         if kind == 2 and key >> 3 == wanted:
             yield message[position : position + size]
         position += size
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Return the number at `position`, seven bits a byte, the lowest first; and where it ends."""
+    """Return the number at `position`, seven bits per byte with the lowest first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -1,4 +1,4 @@
-"""Synthetic data sets: textured shapes, a figure and an arm, with known keypoints and flow."""
+"""Synthetic data sets with known keypoints and flow: textured shapes, a walking figure, a robot arm."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from fommctl.api import DatasetSpec, hookimpl
 if TYPE_CHECKING:
     from fommctl.api import DatasetAdapter
 
+LICENCE = "rendered by fommctl: free for any use; nothing to download, RAW is not read"
+
 
 @hookimpl
 def fommctl_datasets() -> Iterator[DatasetSpec]:
     for name, size in (("synthetic", 64), ("synthetic-256", 256)):
         yield DatasetSpec(
             name=name,
-            summary=f"Shapes, a figure and an arm in motion, {size} pixels; made on the fly, keypoints and flow known",
-            licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
+            summary=f"Shapes, a figure and an arm in motion, {size} pixels; rendered on the fly, with true keypoints "
+            "and flow",
+            licence=LICENCE,
             build=partial(_build, size),
         )
     for name, kind, what in (
-        ("synthetic-shapes", "shapes", "Pairs of shapes alone"),
-        ("synthetic-turning", "turning", "Pairs of shapes that turn and grow a lot"),
-        ("synthetic-reach", "reach", "An arm of three segments that swings widely"),
+        ("synthetic-shapes", "shapes", "Pairs of shapes only"),
+        ("synthetic-turning", "turning", "Pairs of shapes that turn and scale a lot"),
+        ("synthetic-reach", "reach", "A three-segment arm with wide swings"),
     ):
         yield DatasetSpec(
             name=name,
-            summary=f"{what}, of 48 identities, 64 pixels; docs/reproduction trains on it",
-            licence="made by this program: free for any use; there is nothing to download, and RAW is not read",
+            summary=f"{what}, 48 identities, 64 pixels; used by docs/reproduction",
+            licence=LICENCE,
             build=partial(_build_one, kind),
         )
 

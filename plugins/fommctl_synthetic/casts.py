@@ -1,6 +1,6 @@
-"""The actors of a scene: two shapes, a figure that walks on the spot, or an arm that reaches about.
+"""The scenes of each kind: two shapes, a figure walking on the spot, or a reaching arm.
 
-The look (textures, forms, proportions) follows from the identity alone, the motion from the take too.
+Appearance (textures, shapes, proportions) depends on the identity alone, motion on identity and take.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from fommctl_synthetic.scenes import Scene
 
 STILL = np.zeros(2)
 DOWN = np.pi / 2
-"""Angle of a limb that hangs."""
+"""Angle of a limb that hangs straight down, radians."""
 
 
 def shapes(identity: int, take: int, size: int, length: int) -> Scene:
-    """Return two textured shapes that move, turn and grow, and at times hide each other."""
+    """Return a scene of two textured shapes that move, turn and scale, and sometimes occlude each other."""
     return _two_shapes(identity, take, size, length, turn=(0.2, 0.7), growth=(0.05, 0.2))
 
 
 def turning(identity: int, take: int, size: int, length: int) -> Scene:
-    """Return the same shapes, which turn by up to 120 degrees to each side and change their size by up to a half."""
+    """Return a scene of two shapes as in `shapes` that turn by up to 120 degrees and scale by up to half each way."""
     return _two_shapes(identity, take, size, length, turn=(1.0, 2.1), growth=(0.2, 0.4))
 
 
 def _two_shapes(
     identity: int, take: int, size: int, length: int, *, turn: tuple[float, float], growth: tuple[float, float]
 ) -> Scene:
-    """Return turn, growth: ranges of the amplitudes of rotation (radians) and of the logarithm of the size."""
+    """Return a scene of two shapes.
+
+    turn, growth: ranges of the amplitudes of rotation (radians) and of the logarithm of the size.
+    """
     look, motion = np.random.default_rng([identity]), np.random.default_rng([identity, take + 1])
     sides = (-0.4, 0.4)
     layers = tuple(
@@ -51,7 +54,7 @@ def _two_shapes(
 
 
 def figure(identity: int, take: int, size: int, length: int) -> Scene:
-    """Return a body of ten limbs: its arms and legs swing, and pass before and behind it."""
+    """Return a scene of a body of ten limbs, whose arms and legs swing in front of and behind it."""
     look, motion = np.random.default_rng([identity, 101]), np.random.default_rng([identity, 101, take + 1])
     skin, shirt, trousers = look.uniform(0.15, 0.85, (3, 3))
     stature = look.uniform(0.9, 1.05)
@@ -64,7 +67,7 @@ def figure(identity: int, take: int, size: int, length: int) -> Scene:
     head = _hung(torso, neck, _woven(look, skin), 0.12 * stature, 0.35, 0.0, motion.uniform(0.1, 0.3), phase + 1)
 
     def pair(joint: Floats, colours: Floats, width: float, angle: float, swing: float, offset: float) -> list[Limb]:
-        """Return an arm or a leg: the upper limb, and the lower one, which bends one way only."""
+        """Return an arm or a leg: the lower limb, which bends one way only, and the upper one."""
         upper = _hung(torso, joint, _woven(look, colours[0]), width, 4.2, np.pi + angle, swing, phase + offset)
         bend = 0.6 * swing
         lower = _hung(
@@ -86,7 +89,7 @@ def figure(identity: int, take: int, size: int, length: int) -> Scene:
 
 
 def arm(identity: int, take: int, size: int, length: int) -> Scene:
-    """Return an arm of three segments on a stand, with a gripper that opens and shuts before a block on the table."""
+    """Return a scene of a three-segment arm on a stand, its gripper opening and closing, and a block on a table."""
     look, motion = np.random.default_rng([identity, 102]), np.random.default_rng([identity, 102, take + 1])
     metal, joints = look.uniform(0.2, 0.85, (2, 3))
     side = look.choice((-1.0, 1.0))
@@ -113,8 +116,8 @@ def arm(identity: int, take: int, size: int, length: int) -> Scene:
 
 
 def reach(identity: int, take: int, size: int, length: int) -> Scene:
-    """Return three thick segments from the middle of the lower edge, each of which swings widely about the end of the
-    one below: at 64 pixels, too, every segment is wide enough for its own texture and rotation to be seen."""
+    """Return a scene of an arm of three thick segments from the lower edge, each swinging widely about the end of the
+    previous one. Even at 64 pixels, each is wide enough to show its texture and rotation."""
     look, motion = np.random.default_rng([identity, 103]), np.random.default_rng([identity, 103, take + 1])
     below: Limb | None = None
     segments = []
@@ -138,11 +141,11 @@ CASTS: Mapping[str, Callable[[int, int, int, int], Scene]] = {
     "turning": turning,
     "reach": reach,
 }
-"""Casts by kind: (identity, take, size, length) -> scene."""
+"""Functions that make a scene, by kind: (identity, take, side in pixels, number of frames) -> scene."""
 
 
 def _woven(random: np.random.Generator, base: Floats) -> Waves:
-    """Return a texture for a limb, around this colour."""
+    """Return a random texture for a limb around a base colour (3,)."""
     return replace(Waves.drawn(random, 1.2, 0.14), base=base)
 
 

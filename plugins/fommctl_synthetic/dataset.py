@@ -1,7 +1,7 @@
-"""Clips that are rendered from their exact motion: textured shapes, a figure and an arm.
+"""The data set adapter for rendered clips.
 
-Everything follows from the name of the clip: the same name gives the same frames. Coordinates are
-those of the models: [-1, 1], x before y, corner pixels at -1 and 1.
+A clip is determined by its name: the same name always gives the same frames. Coordinates are those of the models, in
+[-1, 1], x before y, with the centres of the corner pixels at -1 and 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from fommctl_synthetic.layers import Floats
 
 
 class Synthetic:
-    """For each kind some identities with some takes each; the last identities are the test split."""
+    """Clips of several kinds, with several identities per kind and takes per identity; the last identities are the test
+    split."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class Synthetic:
         length: int = 24,
         kinds: Sequence[str] = ("shapes",),
     ) -> None:
-        """size: side of the frames in pixels.  length: frames of a clip.  kinds: of CASTS."""
+        """size: side of the frames in pixels.  length: number of frames of a clip.  kinds: keys of CASTS."""
         self.scenes = {
             f"{kind}{identity:02d}-take{take}": (identity, CASTS[kind](identity, take, size, length))
             for kind in kinds
@@ -40,7 +41,7 @@ class Synthetic:
         self.first_test = max(1, identities - test_identities)
 
     def clips(self, root: Path) -> Iterator[ClipRecord]:
-        """Yield all clips; `root` is not read, for nothing is on disk."""
+        """Yield all clips; `root` is not read."""
         for name, (identity, scene) in self.scenes.items():
             yield ClipRecord(
                 name=name,
@@ -55,9 +56,6 @@ class Synthetic:
         return self.scenes[name][1].motion()
 
     def flow(self, name: str, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the true dense motion between two frames of a clip.
-
-        Returns, for each pixel of the driving frame, where it comes from in the source frame, as models sample it:
-        (H, W, 2) in [-1, 1], x before y; and whether that point is seen in the source: (H, W) bool.
-        """
+        """Return the true dense motion between two frames of a clip: for each pixel of the driving frame, its position
+        in the source frame, (H, W, 2) in [-1, 1], x before y, and whether it is visible there, (H, W) bool."""
         return self.scenes[name][1].flow(source_index, driving_index)

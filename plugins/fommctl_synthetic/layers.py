@@ -1,7 +1,7 @@
-"""Rigid textured layers: what scenes are made of.
+"""Rigid textured layers, which scenes consist of.
 
-Coordinates of the picture are those of the models: [-1, 1], x before y, corner pixels at -1 and 1. Each layer has
-coordinates of its own, in which it never changes; a pose takes them to the picture.
+Picture coordinates are those of the models, in [-1, 1], x before y, with the centres of the corner pixels at -1 and 1.
+A layer has local coordinates, in which it is constant; its pose maps them to the picture.
 """
 
 from __future__ import annotations
@@ -14,45 +14,46 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Pose = tuple[Floats, Floats]
-"""Centre (2,) and matrix (2, 2), a similarity: own coordinates @ matrix.T + centre lie in the picture."""
+"""Centre (2,) and matrix (2, 2) of a similarity: picture coordinates are local ones @ matrix.T + centre."""
 
 SHAPE_KEYPOINTS = np.array([(0.0, 0.0), (0.7, 0.0), (0.0, 0.7)])
-"""Keypoints of a shape in its own coordinates (a shape is the unit disc or the square of half side 1)."""
+"""Keypoints of a shape in local coordinates, in which it is the unit disc or the square of half side 1."""
 SHAPE_EDGE = 0.12
-"""Width of the soft edge of a shape, in its own coordinates: motion below one pixel shows."""
+"""Width of a shape's soft edge in local coordinates; soft, so that motion below one pixel is visible."""
 LIMB_EDGE = 0.4
-"""Soft edge of a limb, which is much smaller."""
+"""Width of a limb's soft edge in local coordinates, whose unit is much smaller."""
 
 
 class Layer(Protocol):
-    """A rigid layer in front of all layers before it in the list."""
+    """A rigid layer."""
 
     @property
     def texture(self) -> Waves:
-        """Its colours, in its own coordinates."""
+        """Colours, in local coordinates."""
         ...
 
     @property
     def keypoints(self) -> Floats:
-        """(K, 2) in own coordinates."""
+        """(K, 2) in local coordinates."""
         ...
 
     @property
     def edge(self) -> float:
-        """Width of the soft edge, in own coordinates."""
+        """Width of the soft edge, in local coordinates."""
         ...
 
     @property
     def extent(self) -> Floats:
-        """Left, top, right and bottom of a box around it in own coordinates, edge included: (4,)."""
+        """Left, top, right and bottom of the bounding box in local coordinates, including the edge, (4,)."""
         ...
 
     def radius(self, own: Floats) -> Floats:
-        """Return (...,): below 1 inside, 1 at the outline, growing as the distance does; own: (..., 2)."""
+        """Return the relative distance (...,) of points `own` (..., 2) in local coordinates: below 1 inside, 1 at the
+        outline."""
         ...
 
     def pose(self, time: float) -> Pose:
-        """Return the pose at `time` in [0, 1); motion repeats after that."""
+        """Return the pose at `time`; motion has a period of 1."""
         ...
 
 
@@ -61,7 +62,7 @@ class Waves:
     """A colour texture: the sum of a few plane waves."""
 
     frequencies: Floats
-    """(N, 2), radians per unit."""
+    """(N, 2), in radians per unit."""
     phases: Floats
     """(N,)"""
     colours: Floats
@@ -71,7 +72,10 @@ class Waves:
 
     @classmethod
     def drawn(cls, random: np.random.Generator, frequency: float, contrast: float) -> Waves:
-        """Return six waves of about this frequency around a random base colour."""
+        """Draw six waves around a random base colour.
+
+        frequency: standard deviation in radians per unit.  contrast: largest amplitude of a wave.
+        """
         return cls(
             frequencies=random.normal(0, frequency, (6, 2)),
             phases=random.uniform(0, 2 * np.pi, 6),
@@ -86,22 +90,22 @@ class Waves:
 
 @dataclass(frozen=True)
 class Shape:
-    """A disc or square on a smooth path of its own."""
+    """A disc or square on a smooth path."""
 
     texture: Waves
     square: bool
     size: float
     """Mean radius or half side."""
     centre: Floats
-    """(2,) mean position."""
+    """(2,): mean position."""
     swing: Floats
-    """(2,) amplitudes of the motion of the centre."""
+    """(2,): amplitudes of the motion of the centre."""
     turn: float
     """Amplitude of the rotation, radians."""
     growth: float
     """Amplitude of the logarithm of the size."""
     phases: Floats
-    """(4,) of x, y, rotation and growth."""
+    """(4,): phases of x, y, rotation and size, radians."""
 
     edge = SHAPE_EDGE
     keypoints = SHAPE_KEYPOINTS
@@ -119,32 +123,34 @@ class Shape:
 
 @dataclass(frozen=True)
 class Limb:
-    """A bar with round ends that swings about a point of the limb that it hangs on.
+    """A bar with round ends that swings about a joint on its parent.
 
-    Its own unit is half its width; the joint is at (0, 0), the other end at (length, 0). A disc where length is 0.
+    The local unit is half its width, with the joint at (0, 0) and the other end at (length, 0). With a length of 0, it
+    is a disc.
     """
 
     texture: Waves
     parent: Limb | None
     joint: Floats
-    """(2,) where it hangs: in the parent's own coordinates, or in the picture where there is no parent."""
+    """(2,): position of the joint in the parent's local coordinates, or in the picture without a parent."""
     half_width: float
-    """The half width in the picture."""
+    """Half of the width, in picture coordinates."""
     length: float
-    """The length in half widths."""
+    """Length in half widths."""
     angle: float
-    """Radians from the parent's direction, or from the picture's x axis towards y (downwards)."""
+    """Mean angle in radians from the parent's direction or, without a parent, from the x axis towards y (downwards)."""
     swing: float
-    """Amplitude of the rotation about that, radians."""
+    """Amplitude of the rotation, radians."""
     phase: float
+    """Phase of rotation and sway, radians."""
     sway: Floats
-    """(2,) amplitudes of the motion of the joint, for limbs without a parent."""
+    """(2,): amplitudes of the motion of the joint, for limbs without a parent."""
 
     edge = LIMB_EDGE
 
     @property
     def keypoints(self) -> Floats:
-        """The joint and the other end."""
+        """(2, 2): the joint and the other end, in local coordinates."""
         return np.array([(0.0, 0.0), (self.length, 0.0)])
 
     @property
@@ -161,7 +167,7 @@ class Limb:
         return position, rotation(angle) * self.half_width
 
     def _placed(self, time: float) -> tuple[Floats, float]:
-        """Return position (2,) of the joint in the picture and the limb's direction."""
+        """Return the joint's position (2,) in the picture and the limb's direction in radians."""
         turned = self.angle + self.swing * np.sin(2 * np.pi * time + self.phase)
         if self.parent is None:
             return self.joint + self.sway * np.sin(2 * np.pi * time + self.phase + np.array((0, np.pi / 2))), turned
@@ -170,6 +176,6 @@ class Limb:
 
 
 def rotation(angle: float) -> Floats:
-    """Return (2, 2), from x towards y."""
+    """Return the matrix (2, 2) of a rotation from x towards y by an angle in radians."""
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.array([(cosine, -sine), (sine, cosine)])

@@ -1,4 +1,4 @@
-"""Scenes of layers over a still background: their frames, keypoints and dense motion, all from one description."""
+"""Frames, keypoints and dense motion of scenes: layers over a still background."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from fommctl_synthetic.layers import Floats, Layer, Waves
 
 BACKGROUND = -1
-"""The label of pixels where no layer is."""
+"""Label of pixels that no layer covers."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip before it is rendered."""
+    """The description of a clip, from which it is rendered."""
 
     background: Waves
     layers: tuple[Layer, ...]
-    """Layers from the back to the front."""
+    """Layers from back to front."""
     size: int
     """Side of a frame in pixels."""
     length: int
     """Number of frames."""
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Yield (size, size, 3) uint8, one at a time."""
+        """Yield the frames (size, size, 3) uint8, one at a time."""
         grid = self._grid()
         background = self.background.at(grid)
         for index in range(self.length):
@@ -37,11 +37,10 @@ class Scene:
             yield np.round(canvas * 255).astype(np.uint8)
 
     def motion(self) -> tuple[Floats, Floats]:
-        """Return keypoints (T, K, 2) in [-1, 1] and the local maps (T, K, 2, 2) around them, those of the back layer
-        first.
+        """Return keypoints (T, K, 2) in [-1, 1] and their Jacobians (T, K, 2, 2), in the order of the layers.
 
-        The map of a keypoint takes the coordinates of its layer to the picture; that of one frame times the inverse
-        of that of another is the true local affine motion between them.
+        A keypoint's Jacobian maps its layer's local coordinates to the picture. The Jacobian in one frame times the
+        inverse of that in another is the true local affine motion between them.
         """
         poses = [[layer.pose(self._time(index)) for layer in self.layers] for index in range(self.length)]
         keypoints = [
@@ -55,19 +54,18 @@ class Scene:
         return np.stack(keypoints), np.stack(jacobians)
 
     def visible_keypoints(self) -> Floats:
-        """Return the keypoints of `motion` (T, K, 2), NaN where one is outside the picture or behind another layer."""
+        """Return the keypoints of `motion`, (T, K, 2), NaN for those outside the picture or behind another layer."""
         keypoints = self.motion()[0]
         owners = np.repeat(np.arange(len(self.layers)), [len(layer.keypoints) for layer in self.layers])
         in_front = np.stack([self.labels_at(at, self._time(index)) for index, at in enumerate(keypoints)]) == owners
         return np.where((in_front & (np.abs(keypoints) <= 1).all(-1))[..., None], keypoints, np.nan)
 
     def flow(self, source_index: int, driving_index: int) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return where each pixel of the driving frame comes from in the source frame.
+        """Return the position in the source frame of each pixel of the driving frame, and whether it is visible there.
 
-        Returns the sampling grid (H, W, 2) that models call deformation: positions in the source in [-1, 1], x before
-        y, those of covered or outer points included; and (H, W) bool: whether that point of the surface is seen in
-        the source, that is, lies inside the picture and behind nothing. Pixels of soft edges belong to the front
-        layer that covers at least half of them.
+        Positions are a sampling grid (H, W, 2) in [-1, 1], x before y, also for points that are occluded or outside the
+        picture. Visibility is (H, W) bool: the point lies inside the picture and behind no layer. A pixel on a soft
+        edge belongs to the front layer that covers at least half of it.
         """
         grid = self._grid()
         source_time, driving_time = self._time(source_index), self._time(driving_index)
@@ -81,11 +79,10 @@ class Scene:
         return flow, inside & (self.labels_at(flow, source_time) == labels)
 
     def labels_at(self, points: Floats, time: float) -> NDArray[np.int64]:
-        """Return the number of the front layer at points (..., 2) of the picture, BACKGROUND where there is none:
-        (...)."""
+        """Return the index of the front layer at points (..., 2) of the picture, (...), BACKGROUND without a layer."""
         labels = np.full(points.shape[:-1], BACKGROUND)
         for number, layer in enumerate(self.layers):
-            # The thousandth of a billionth keeps points of an outline on one side of it, whatever the pose.
+            # The tolerance of 1e-12 keeps points on the outline inside, whatever the pose.
             labels[layer.radius(_own(points, layer, time)) <= 1 + 1e-12] = number
         return labels
 
@@ -93,19 +90,19 @@ class Scene:
         return index / self.length
 
     def _grid(self) -> Floats:
-        """Return (size, size, 2) positions of the pixels."""
+        """Return the positions of the pixels, (size, size, 2)."""
         axis = np.linspace(-1, 1, self.size)
         return np.stack(np.meshgrid(axis, axis), -1)
 
     def _paint(self, canvas: Floats, grid: Floats, layer: Layer, time: float) -> None:
-        """Lay the layer over the canvas (H, W, 3)."""
+        """Blend a layer over the canvas (H, W, 3), in place."""
         rows, columns = self._reach(layer, time)
         own = _own(grid[rows, columns], layer, time)
         cover = np.clip((1 - layer.radius(own)) / layer.edge + 0.5, 0, 1)[..., None]
         canvas[rows, columns] += cover * (layer.texture.at(own) - canvas[rows, columns])
 
     def _reach(self, layer: Layer, time: float) -> tuple[slice, slice]:
-        """Return rows and columns outside which the layer covers nothing."""
+        """Return the rows and columns that the layer may cover."""
         centre, matrix = layer.pose(time)
         left, top, right, bottom = layer.extent
         corners = centre + np.array([(left, top), (right, top), (left, bottom), (right, bottom)]) @ matrix.T
@@ -116,7 +113,7 @@ class Scene:
 
 
 def _own(points: Floats, layer: Layer, time: float) -> Floats:
-    """Return points (..., 2) of the picture in the coordinates of the layer."""
+    """Convert points (..., 2) of the picture to the layer's local coordinates."""
     centre, matrix = layer.pose(time)
     own: Floats = (points - centre) @ np.linalg.inv(matrix).T
     return own

@@ -1,4 +1,5 @@
-"""Animation via disentanglement (section 3.5): keypoints in the source's shape and the driving frame's pose."""
+"""Animation via disentanglement (Zhao and Zhang 2022, section 3.5): keypoints with the source's shape and the driving
+frame's pose."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from fommctl_tpsmm.splines import POINTS
 
 
 class AvdNetwork(nn.Module):
-    """Takes the shape of one set of keypoints and the pose of another apart, and puts them together."""
+    """Combines the shape of one set of keypoints with the pose of another."""
 
     def __init__(self, *, num_tps: int, id_bottle_size: int, pose_bottle_size: int) -> None:
         super().__init__()
@@ -23,19 +24,19 @@ class AvdNetwork(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Whether it was trained: its statistics differ from newly initialised ones."""
+        """Whether the network was trained, that is, its statistics differ from newly initialised ones."""
         norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm1d))
         return any(norm.running_mean is not None and bool(norm.running_mean.any()) for norm in norms)
 
     def forward(self, source: Motion, driving: Motion) -> Motion:
-        """Return keypoints of the driving frames in the shape of the source, of which there may be one."""
+        """Return the keypoints of B driving frames with the shape of the source.  source: one frame, or B."""
         shape = self.id_encoder(source.keypoints.flatten(1)).expand(len(driving), -1)
         pose = self.pose_encoder(driving.keypoints.flatten(1))
         return Motion(self.decoder(torch.cat((pose, shape), 1)).view_as(driving.keypoints))
 
 
 class AvdRenderer:
-    """The part that both renderers share: the motion of `--motion avd`."""
+    """Base of both renderers: the transfer for `--motion avd`."""
 
     def __init__(self, avd: AvdNetwork | None) -> None:
         self._avd = avd if avd is not None and avd.trained else None
@@ -50,7 +51,7 @@ class AvdRenderer:
 
 
 def _perceptron(*widths: int) -> nn.Sequential:
-    """Return linear layers; BatchNorm and ReLU behind each but the last."""
+    """Return linear layers, with BatchNorm and ReLU after each but the last."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]

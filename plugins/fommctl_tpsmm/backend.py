@@ -1,4 +1,4 @@
-"""The Thin-Plate Spline Motion Model, composed under the published names."""
+"""The Thin-Plate Spline Motion Model (Zhao and Zhang 2022), assembled under the published names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ReducedDetector(nn.Module):
-    """A keypoint detector that sees larger frames at the size that it was trained at."""
+    """Detects keypoints in larger frames, reduced to the size that the detector was trained at."""
 
     def __init__(self, detector: KeypointDetector, scale: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ReducedDetector(nn.Module):
 
 
 class Generator(nn.Module):
-    """Motion and inpainting network as one, as the plain renderer runs them."""
+    """Motion and inpainting network combined, for the plain renderer."""
 
     def __init__(self, dense_motion: DenseMotionNetwork, inpainting: InpaintingNetwork) -> None:
         super().__init__()
@@ -47,20 +47,20 @@ class Generator(nn.Module):
     def forward(
         self, source: Tensor, source_motion: Motion, driving_motion: Motion, background: Tensor | None = None
     ) -> Generated:
-        """Render driving frames.  background: see `warps_between`."""
+        """Render source frames (B, C, H, W) in [0, 1] under B driving motions.  background: see `warps_between`."""
         motion = self.dense_motion(source, source_motion, driving_motion, background)
         generated: Generated = self.inpainting(source, motion)
         return generated
 
     @staticmethod
     def flow_of(generated: Generated) -> Tensor:
-        """Return the flow of `fommctl.api.FlowRenderer`."""
+        """Return the flow (B, H, W, 2) as defined by `fommctl.api.FlowRenderer`."""
         height, width = generated.prediction.shape[2:]
         return flow_of(generated.motion.deformation, (height, width))
 
 
 class PublishedRenderer(PlainRenderer, AvdRenderer):
-    """The plain renderer, with the networks of animation via disentanglement and of the background."""
+    """The plain renderer, with animation via disentanglement and the motion of the background."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class PublishedRenderer(PlainRenderer, AvdRenderer):
 
     @torch.inference_mode()
     def reconstruct(self, context: object, motion: Motion, driving: Tensor) -> Tensor:
-        """See `fommctl.api.ReconstructionRenderer`: the background moves, too."""
+        """See `fommctl.api.ReconstructionRenderer`; the background moves too."""
         assert isinstance(context, PlainSource)
         source = context.frame.expand(len(motion), -1, -1, -1)
         background = None if self._background is None else self._background(source, driving)
@@ -85,20 +85,20 @@ class PublishedRenderer(PlainRenderer, AvdRenderer):
 
 
 class TpsmmBackend:
-    """Networks built from validated `model_params`."""
+    """TPSMM's networks, built from validated `model_params`."""
 
     def __init__(self, params: TpsmmParams) -> None:
-        common, painter = params.common_params, params.generator_params
+        common, generator = params.common_params, params.generator_params
         self.keypoint_detector = KeypointDetector(common.num_tps, common.num_channels)
         self.dense_motion = DenseMotionNetwork(
             num_tps=common.num_tps,
             num_channels=common.num_channels,
             multi_mask=common.multi_mask,
-            levels=painter.num_down_blocks + 1,
+            levels=generator.num_down_blocks + 1,
             **params.dense_motion_params.model_dump(),
         )
         self.inpainting = InpaintingNetwork(
-            num_channels=common.num_channels, multi_mask=common.multi_mask, **painter.model_dump()
+            num_channels=common.num_channels, multi_mask=common.multi_mask, **generator.model_dump()
         )
         self.background = BackgroundPredictor(common.num_channels) if common.bg else None
         avd = params.avd_network_params
@@ -123,8 +123,10 @@ class TpsmmBackend:
         return [name for name in self.modules() if name != "avd_network" or known]
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`. The fast renderer keeps nothing of this object. Raises UsageError for a `scale`
-        that the motion network's downsampling cannot reach."""
+        """See `fommctl.api.Backend`. The fast renderer keeps no reference to this object.
+
+        Raises UsageError for a `scale` that the motion network's downsampling does not support.
+        """
         if fast:
             return FastRenderer(
                 self.keypoint_detector,
@@ -147,8 +149,8 @@ class TpsmmBackend:
     def training(
         self, params: TrainParams | AvdTrainParams, perceptual: PerceptualNetwork | None
     ) -> Sequence[TrainingPhase]:
-        """See `fommctl.api.training.TrainableBackend`: all networks but that of animation via disentanglement, or this
-        one alone."""
+        """See `fommctl.api.training.TrainableBackend`. Trains all networks except the one of animation via
+        disentanglement, or that one alone, depending on `params`."""
         from fommctl_tpsmm.sections import AvdTrainParams
         from fommctl_tpsmm.training import avd_phases, phases
 

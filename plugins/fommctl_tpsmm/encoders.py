@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016) looks at whole frames, with a head for keypoints or one for the background."""
+"""ResNet-18 (He et al. 2016) with a head for keypoints or for the background's motion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTHS = (64, 64, 128, 256, 512)
 
 
 def reduced(frames: Tensor, scale: float) -> Tensor:
-    """Return frames (B, C, H, W), 1 / scale as large as the native ones, at the native size."""
+    """Resize frames (B, C, H, W) by a factor `scale`, to the size that the networks were trained at."""
     if scale == 1:
         return frames
     size = [round(side * scale) for side in frames.shape[2:]]
@@ -24,7 +24,7 @@ def reduced(frames: Tensor, scale: float) -> Tensor:
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions with a shortcut around them."""
+    """A residual block of two convolutions."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Frames (B, C, H, W) to numbers (B, outputs); names as in torchvision's files."""
+    """ResNet-18 from frames (B, C, H, W) to (B, outputs), with torchvision's tensor names."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -66,14 +66,15 @@ class ResNet18(nn.Module):
 
 
 class KeypointDetector(nn.Module):
-    """Finds the control points of each spline."""
+    """Detects the control points of each spline."""
 
     def __init__(self, num_tps: int, channels: int) -> None:
         super().__init__()
         self.fg_encoder = ResNet18(channels, num_tps * POINTS * 2)
 
     def forward(self, frames: Tensor) -> Motion:
-        """Detect the keypoints of frames (B, C, H, W) in [0, 1], without ImageNet's normalisation."""
+        """Detect the keypoints (B, 5 K, 2) in (-1, 1) of frames (B, C, H, W) in [0, 1], which are not normalised with
+        ImageNet's statistics."""
         logits = single(self.fg_encoder(frames))
         return Motion((torch.sigmoid(logits) * 2 - 1).view(len(frames), -1, 2))
 
@@ -89,7 +90,7 @@ class BackgroundPredictor(nn.Module):
             self.bg_encoder.fc.bias.copy_(torch.eye(2, 3).flatten())
 
     def forward(self, source: Tensor, driving: Tensor) -> Tensor:
-        """Return frames (B, C, H, W) each; returns (B, 3, 3), the last row 0, 0, 1."""
+        """Return the affine maps (B, 3, 3), with last row 0, 0, 1, for frames (B, C, H, W) in [0, 1] each."""
         upper = single(self.bg_encoder(torch.cat((source, driving), 1))).view(-1, 2, 3)
         lower = upper.new_tensor((0.0, 0.0, 1.0)).expand(len(upper), 1, 3)
         return torch.cat((upper, lower), 1)

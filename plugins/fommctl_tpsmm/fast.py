@@ -1,7 +1,8 @@
-"""The fast renderer: the source encoded once, its features gathered as rows, upsampling done at the small size.
+"""The fast renderer: the source is encoded once, its features are gathered as rows, and convolutions run before the
+upsampling, at the small size.
 
-Instance norm depends on each frame and cannot be folded into a convolution; with channels last, a group norm of one
-channel a group is a fast form of it.
+Instance norm depends on the frame and cannot be folded into a convolution; with channels last, group norm with one
+channel per group is a faster equivalent.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from fommctl.api.blocks import (
     downsample_at,
     exact_convolutions,
     neighbours,
+    resize_grid,
+    resize_map,
     sample,
     weight_and_bias,
     weighted_rows,
 )
 from fommctl_tpsmm.avd import AvdNetwork, AvdRenderer
 from fommctl_tpsmm.encoders import BackgroundPredictor, BasicBlock, KeypointDetector, ResNet18, reduced
-from fommctl_tpsmm.inpainting import InpaintingNetwork, resized, resized_grid
+from fommctl_tpsmm.inpainting import InpaintingNetwork
 from fommctl_tpsmm.motion import DenseMotionNetwork, motion_inputs
 
-# [phase, tap of the small kernel, tap of the 3x3 kernel]: after nearest upsampling two of three taps see one value.
+# [phase, tap of the small kernel, tap of the 3x3 kernel]: after nearest upsampling, two of three taps read one value.
 _TAPS = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 
 
@@ -46,13 +49,13 @@ class Features:
     """Features of the source at one level."""
 
     table: Tensor
-    """(h w, F), one row a place."""
+    """(h w, F): one row per position."""
     height: int
     width: int
 
     def warped(self, deformation: Tensor, gain: Tensor) -> Tensor:
-        """Read at the places of a deformation (B, h', w', 2), times gain (B, 1, h, w): (B, F, h, w), channels last."""
-        grid = resized_grid(deformation, self.height, self.width)
+        """Sample at a deformation (B, h', w', 2), times gain (B, 1, h, w): (B, F, h, w), channels last."""
+        grid = resize_grid(deformation, self.height, self.width, align_corners=True)
         indices, weights = neighbours(grid, self.height, self.width, align_corners=True, gain=gain)
         rows = weighted_rows(self.table, indices, weights)
         return rows.view(len(grid), self.height, self.width, -1).permute(0, 3, 1, 2)
@@ -60,19 +63,19 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class FastSource:
-    """All that depends on the source alone."""
+    """Everything that depends only on the source."""
 
     motion: Motion
     small: Tensor
-    """(1, C, h, w): for the motion network."""
+    """(1, C, h, w): the source at the motion network's resolution."""
     pixels: Tensor
-    """(1, C, H, W)"""
+    """(1, C, H, W): the source itself."""
     features: tuple[Features, ...]
-    """Fine to coarse."""
+    """Features of the source, fine to coarse."""
 
 
 class FastNorm:
-    """Instance norm and ReLU of channels-last features."""
+    """Applies instance norm and ReLU to channels-last features."""
 
     def __init__(self, norm: nn.InstanceNorm2d, numerics: Numerics) -> None:
         assert norm.weight is not None
@@ -82,7 +85,7 @@ class FastNorm:
         self._epsilon = norm.eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return a new tensor for x (B, C, H, W)."""
+        """Return the result for x (B, C, H, W) as a new tensor."""
         return F.group_norm(x, x.shape[1], self._weight, self._bias, self._epsilon).relu_()
 
 
@@ -100,7 +103,7 @@ class FastSame:
 
 
 class FastUp:
-    """`UpBlock` with the convolution done before the upsampling: four phases, 4/9 of the products."""
+    """`UpBlock` for inference, with the convolution before the upsampling: four phases, 4/9 of the multiplications."""
 
     def __init__(self, block: UpBlock, numerics: Numerics) -> None:
         weight, bias = weight_and_bias(block.conv)
@@ -109,7 +112,7 @@ class FastUp:
         self._norm = FastNorm(block.norm, numerics)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return (B, I, h, w) to (B, O, 2 h, 2 w)."""
+        """Return the output (B, O, 2 h, 2 w) for x (B, I, h, w)."""
         phases = self._conv(x)
         batch, _, height, width = x.shape
         channels = phases.shape[1] // 4
@@ -147,20 +150,20 @@ class FastDenseMotion:
         self._from_decoder = network.from_decoder
         self._parts = network.maps.out_channels
         heads = [weight_and_bias(conv) for conv in network.occlusion]  # type: ignore[arg-type]
-        # The maps and the occlusion that is made of the same features are one convolution.
+        # One convolution for the maps and the occlusion that are computed from the same features.
         shared = network.from_decoder - 1
         weight, bias = weight_and_bias(network.maps)
         heads[shared] = torch.cat((weight, heads[shared][0])), torch.cat((bias, heads[shared][1]))
         self._heads = [numerics.convolution(*head, padding=3) for head in heads]
 
     def reduced(self, frame: Tensor) -> Tensor:
-        """Return the source as the motion network sees it."""
+        """Return the source (1, C, H, W) at the motion network's resolution."""
         return frame if self._down is None else self._down(frame)
 
     def __call__(
         self, small: Tensor, source: Motion, driving: Motion, background: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the deformation (B, h, w, 2) and the occlusions, coarse to fine."""
+        """Return the deformation (B, h, w, 2) and the occlusion maps, coarse to fine (see `TpsMotion`)."""
         heatmaps, deformed, warps = motion_inputs(small.expand(len(driving), -1, -1, -1), source, driving, background)
         x = torch.cat((heatmaps, deformed.flatten(1, 2)), 1).to(self._dtype, memory_format=torch.channels_last)
         skips = [x]
@@ -181,7 +184,7 @@ class FastDenseMotion:
 
 
 class FastInpainting:
-    """`InpaintingNetwork` on features that are already encoded."""
+    """`InpaintingNetwork` for inference, for a source that is encoded once."""
 
     def __init__(self, network: InpaintingNetwork, numerics: Numerics) -> None:
         exact = Numerics(numerics.device, torch.float32)
@@ -194,7 +197,7 @@ class FastInpainting:
         self._final = numerics.convolution(*weight_and_bias(network.final), padding=3)
 
     def encode(self, frame: Tensor) -> tuple[Features, ...]:
-        """Return features of a source (1, C, H, W), fine to coarse."""
+        """Return the features of a source (1, C, H, W) in [0, 1], fine to coarse."""
         values = [self._first(frame.contiguous(memory_format=torch.channels_last))]
         for same in self._down:
             values.append(F.avg_pool2d(same(values[-1]), 2))
@@ -213,24 +216,25 @@ class FastInpainting:
             if index < coarsest - 1:
                 out = torch.cat((out, self._shown(source, coarsest - 1 - index, deformation, occlusions)), 1)
         finest = source.features[0]
-        hidden = resized(occlusions[-1], finest.height, finest.width)
+        hidden = resize_map(occlusions[-1], finest.height, finest.width, align_corners=True)
         out = torch.addcmul(finest.warped(deformation, hidden), out, (1 - hidden).to(self._dtype))
-        painted = self._final(out).float().sigmoid_()
-        grid = resized_grid(deformation, finest.height, finest.width)
+        decoded = self._final(out).float().sigmoid_()
+        grid = resize_grid(deformation, finest.height, finest.width, align_corners=True)
         deformed = sample(source.pixels.expand(len(grid), -1, -1, -1), grid, align_corners=True)
-        return torch.lerp(painted, deformed, hidden).contiguous()
+        return torch.lerp(decoded, deformed, hidden).contiguous()
 
     def _shown(self, source: FastSource, level: int, deformation: Tensor, occlusions: list[Tensor]) -> Tensor:
         features = source.features[level]
         hidden = occlusions[-1 - level if self._multi_mask else -1]
-        return features.warped(deformation, resized(hidden, features.height, features.width))
+        gain = resize_map(hidden, features.height, features.width, align_corners=True)
+        return features.warped(deformation, gain)
 
 
 class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
     """The networks, rewritten for inference (see `fommctl.api.Renderer`).
 
     Keypoints, splines, occlusions and the softmax of the maps stay in float32 whatever the precision of the
-    convolutions. The renderer keeps no reference to the networks that it was made from.
+    convolutions. The renderer keeps no reference to the original networks.
     """
 
     def __init__(
@@ -253,8 +257,8 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
         with torch.inference_mode():
             self._detector = folded(detector).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._motion = FastDenseMotion(dense_motion, numerics, inpainting.num_channels, scale)
-            self._painter = FastInpainting(inpainting, numerics)
-        self._bytes_a_pixel = inpainting.final.in_channels * numerics.dtype.itemsize
+            self._inpainting = FastInpainting(inpainting, numerics)
+        self._bytes_per_pixel = inpainting.final.in_channels * numerics.dtype.itemsize
 
     def _detect(self, frames: Tensor) -> Motion:
         motion: Motion = self._detector(reduced(frames, self._scale).contiguous(memory_format=torch.channels_last))
@@ -262,7 +266,7 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
 
     def _encode(self, frame: Tensor) -> FastSource:
         return FastSource(
-            self._detect(frame), self._motion.reduced(frame), frame.contiguous(), self._painter.encode(frame)
+            self._detect(frame), self._motion.reduced(frame), frame.contiguous(), self._inpainting.encode(frame)
         )
 
     def _render(self, context: FastSource, motion: Motion) -> Tensor:
@@ -274,7 +278,7 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
 
     @torch.inference_mode()
     def reconstruct(self, context: FastSource, motion: Motion, driving: Tensor) -> Tensor:
-        """See `fommctl.api.ReconstructionRenderer`: the background moves, too."""
+        """See `fommctl.api.ReconstructionRenderer`; the background moves too."""
         if self._background is None:
             return self.render(context, motion)
         source = context.pixels.expand(len(driving), -1, -1, -1)
@@ -283,28 +287,28 @@ class FastRenderer(GraphedRenderer[FastSource], AvdRenderer):
             return self._rendered(context, motion, background)[0]
 
     def _rendered(self, context: FastSource, motion: Motion, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return frames and their deformation.  background: (B, 3, 3), of `BackgroundPredictor`."""
+        """Return frames and their deformation.  background: (B, 3, 3), from `BackgroundPredictor`."""
         count = len(motion)
         if self.device.type == "cpu":
-            count = max(1, LARGEST_TENSOR // (self._bytes_a_pixel * context.pixels[0, 0].numel()))
+            count = max(1, LARGEST_TENSOR // (self._bytes_per_pixel * context.pixels[0, 0].numel()))
         parts = []
         for start in range(0, max(len(motion), 1), max(count, 1)):
             part = slice(start, start + count)
             moved = None if background is None else background[part]
             deformation, occlusions = self._motion(context.small, context.motion, motion[part], moved)
-            parts.append((self._painter(context, deformation, occlusions), deformation))
+            parts.append((self._inpainting(context, deformation, occlusions), deformation))
         frames, deformations = zip(*parts, strict=True)
         return torch.cat(frames), torch.cat(deformations)
 
 
 def flow_of(deformation: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the flow of `fommctl.api.FlowRenderer`, at the size (height, width) of the frames: a smaller deformation
-    has its corner places where theirs are."""
-    return between_borders(resized_grid(deformation, *size), size, align_corners=True)
+    """Return the flow as defined by `fommctl.api.FlowRenderer`, for a deformation (B, h, w, 2), at the frames' size
+    (height, width)."""
+    return between_borders(resize_grid(deformation, *size, align_corners=True), size, align_corners=True)
 
 
 def folded(detector: KeypointDetector) -> KeypointDetector:
-    """Return a copy whose BatchNorms are part of the convolutions before them."""
+    """Return a copy with BatchNorms folded into the convolutions before them."""
     found = copy.deepcopy(detector).eval()
     for module in list(found.modules()):
         if isinstance(module, (BasicBlock, ResNet18)):

@@ -1,4 +1,5 @@
-"""The inpainting network (section 3.4), which decodes the source's features, warped and masked at every level."""
+"""The inpainting network (Zhao and Zhang 2022, section 3.4), which decodes the source's features, warped and masked at
+every level."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fommctl.api.blocks import (
@@ -15,6 +15,8 @@ from fommctl.api.blocks import (
     SameBlock,
     UpBlock,
     full_precision,
+    resize_grid,
+    resize_map,
     sample,
     single,
     width_at,
@@ -22,40 +24,28 @@ from fommctl.api.blocks import (
 from fommctl_tpsmm.motion import NORM, TpsMotion
 
 
-def resized(maps: Tensor, height: int, width: int) -> Tensor:
-    """Return maps (B, C, h, w) at another size, the centres of the corner pixels staying where they are."""
-    if maps.shape[2:] == (height, width):
-        return maps
-    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=True)
-
-
-def resized_grid(grid: Tensor, height: int, width: int) -> Tensor:
-    """Return a sampling grid (B, h, w, 2) at another size, as `resized`."""
-    return resized(grid.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
-
-
 def warped(features: Tensor, deformation: Tensor) -> Tensor:
-    """Return features (B, C, H, W) read at the places of a deformation (B, h, w, 2)."""
+    """Sample features (B, C, H, W) at a deformation (B, h, w, 2) of any resolution: (B, C, H, W)."""
     with full_precision(features):
-        grid = resized_grid(deformation, *features.shape[2:])
+        grid = resize_grid(deformation, *features.shape[2:], align_corners=True)
         return sample(single(features), grid, align_corners=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A frame and what it was made of."""
+    """A prediction and its intermediate results."""
 
     prediction: Tensor
     """(B, C, H, W) in [0, 1]."""
     deformed: Tensor
-    """(B, C, H, W): the warped source."""
+    """(B, C, H, W): the source, warped by the motion."""
     motion: TpsMotion
     features: tuple[Tensor, ...]
     """Features of the source, fine to coarse."""
 
 
 class InpaintingNetwork(nn.Module):
-    """Paints a frame of the source under a motion."""
+    """Renders the source under a dense motion."""
 
     def __init__(
         self, *, num_channels: int, multi_mask: bool, block_expansion: int, max_features: int, num_down_blocks: int
@@ -66,26 +56,26 @@ class InpaintingNetwork(nn.Module):
         widths = [width_at(block_expansion, level, max_features) for level in range(num_down_blocks + 1)]
         self.first = SameBlock(num_channels, widths[0], kernel=7, norm=NORM)
         self.down_blocks = nn.ModuleList(DownBlock(*pair, norm=NORM) for pair in pairwise(widths))
-        # Coarse to fine; all but the coarsest level see the warped features beside what was painted so far.
+        # Coarse to fine. Every level but the coarsest has the warped features as further inputs.
         inputs = [width * (1 if level == num_down_blocks else 2) for level, width in enumerate(widths)][:0:-1]
         self.up_blocks = nn.ModuleList(UpBlock(*pair, norm=NORM) for pair in zip(inputs, widths[-2::-1], strict=True))
         self.resblock = nn.ModuleList(ResidualBlock(width, NORM) for width in inputs for _ in range(2))
         self.final = nn.Conv2d(widths[0], num_channels, 7, padding=3)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Return features of frames (B, C, H, W) at every level, fine to coarse."""
+        """Return the features of frames (B, C, H, W) in [0, 1] at every level, fine to coarse."""
         features = [self.first(frames)]
         for block in self.down_blocks:
             features.append(block(features[-1]))
         return tuple(features)
 
     def occlusion(self, motion: TpsMotion, level: int, like: Tensor) -> Tensor:
-        """Return the occlusion map of a level, counted from the finest, at the size of `like`."""
+        """Return the occlusion map (B, 1, H, W) of a level, counted from the finest, at the size of `like`."""
         found = motion.occlusions[-1 - level if self.multi_mask else -1]
-        return resized(found, *like.shape[2:])
+        return resize_map(found, *like.shape[2:], align_corners=True)
 
     def forward(self, source: Tensor, motion: TpsMotion) -> Generated:
-        """Render source frames (B, C, H, W) in [0, 1] under the motion."""
+        """Render source frames (B, C, H, W) in [0, 1] under a motion."""
         features = self.encode(source)
         coarsest = len(features) - 1
         shown = [
@@ -102,5 +92,5 @@ class InpaintingNetwork(nn.Module):
                 out = torch.cat((out, shown[level]), 1)
         hidden = self.occlusion(motion, 0, out)
         deformed = warped(source, motion.deformation)
-        painted = torch.sigmoid(single(self.final(out * (1 - hidden) + shown[0])))
-        return Generated(painted * (1 - hidden) + deformed * hidden, deformed, motion, features)
+        decoded = torch.sigmoid(single(self.final(out * (1 - hidden) + shown[0])))
+        return Generated(decoded * (1 - hidden) + deformed * hidden, deformed, motion, features)

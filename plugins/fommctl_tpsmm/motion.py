@@ -1,4 +1,4 @@
-"""Dense motion from thin-plate splines, with occlusion maps at several resolutions (section 3.3)."""
+"""Dense motion from thin-plate splines, with multi-resolution occlusion maps (Zhao and Zhang 2022, section 3.3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fommctl.api.blocks import (
 from fommctl_tpsmm.splines import POINTS, Splines
 
 NORM = partial(nn.InstanceNorm2d, affine=True)
-"""Normalisation of all blocks of motion and inpainting network."""
+"""Normalisation in all blocks of motion and inpainting network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +31,25 @@ class TpsMotion:
     """The dense motion, at the resolution (h, w) of the motion network."""
 
     deformation: Tensor
-    """(B, h, w, 2): where in the source each place of the driving frame comes from."""
+    """(B, h, w, 2): position in the source of each position of the driving frame, in [-1, 1]."""
     contributions: Tensor
-    """(B, K + 1, h, w): weights of the warps at each position, the background's first; they sum to 1."""
+    """(B, K + 1, h, w): weights of the warps, the background's first, which sum to 1."""
     warps: Tensor
     """(B, K + 1, h, w, 2): the background's warp, then the splines."""
     deformed: Tensor
-    """(B, K + 1, C, h, w): the source moved by each warp alone."""
+    """(B, K + 1, C, h, w): the source under each warp alone."""
     occlusions: tuple[Tensor, ...]
-    """(B, 1, h', w') in [0, 1], coarse to fine: 0 where the source does not show what is needed. One for all levels
-    of the inpainting network, or one each."""
+    """(B, 1, h', w') in [0, 1], coarse to fine: 0 for positions that the source does not show. One for all levels of
+    the inpainting network, or one each."""
 
 
 def grouped(keypoints: Tensor) -> Tensor:
-    """Return keypoints (B, K * 5, 2) as the control points (B, K, 5, 2) of K splines."""
+    """Group keypoints (B, K * 5, 2) into the control points (B, K, 5, 2) of K splines."""
     return keypoints.view(len(keypoints), -1, POINTS, 2)
 
 
 def warps_between(source: Motion, driving: Motion, height: int, width: int, background: Tensor | None) -> Tensor:
-    """Return grids (B, K + 1, h, w, 2) that sample the source: the background's, then each spline's.
+    """Return sampling grids (B, K + 1, h, w, 2) of the source: the background's, then each spline's.
 
     background: (B, 3, 3), from `BackgroundPredictor`; None for a static background.
     """
@@ -66,10 +66,10 @@ def warps_between(source: Motion, driving: Motion, height: int, width: int, back
 def motion_inputs(
     small: Tensor, source: Motion, driving: Motion, background: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the motion network sees of a source (B, C, h, w), and the warps themselves.
+    """Return the motion network's inputs for a source (B, C, h, w), and the warps of `warps_between`.
 
-    Returns heatmaps (B, 5 K + 1, h, w), empty for the background, the source under each warp (B, K + 1, C, h, w) and
-    the warps of `warps_between`.
+    The inputs are heatmaps (B, 5 K + 1, h, w), zero for the background, and the source under each warp (B, K + 1, C, h,
+    w).
     """
     height, width = small.shape[2:]
     with full_precision(small):
@@ -79,13 +79,13 @@ def motion_inputs(
 
 
 def kept_softmax(logits: Tensor, kept: Tensor) -> Tensor:
-    """Return softmax of (B, P, h, w) over the parts that kept (B, P), boolean, leaves."""
+    """Return the softmax of logits (B, P, h, w) over the parts selected by `kept` (B, P), bool; 0 for the others."""
     exponentials = (logits - logits.amax(1, keepdim=True)).exp() * kept[:, :, None, None]
     return exponentials / (exponentials.sum(1, keepdim=True) + 1e-6)
 
 
 class DenseMotionNetwork(nn.Module):
-    """Combines the splines to one flow, and estimates the occlusion."""
+    """Combines the splines to one flow, and estimates occlusion maps."""
 
     down: AntiAliasDownsample | None
 
@@ -101,7 +101,8 @@ class DenseMotionNetwork(nn.Module):
         num_blocks: int,
         scale_factor: float,
     ) -> None:
-        """levels: resolutions of the inpainting network, each of which has an occlusion map with `multi_mask`."""
+        """levels: number of resolutions of the inpainting network.  multi_mask: estimate an occlusion map for each, not
+        one for all."""
         super().__init__()
         inputs = (num_tps + 1) * num_channels + num_tps * POINTS + 1
         self.hourglass = Hourglass(block_expansion, inputs, num_blocks, max_features, norm=NORM)
@@ -111,14 +112,14 @@ class DenseMotionNetwork(nn.Module):
         step = round(1 / scale_factor)
         self.up = nn.ModuleList()
         self.from_decoder = 1
-        """How many of the decoder's last results an occlusion map is made of; the others are made of `up`'s."""
-        seen = widths[-1:]
+        """Number of occlusion maps computed from the decoder's last levels; the others are computed from `up`."""
+        used = widths[-1:]
         if multi_mask:
             finer = [widths[-1] >> level for level in range(step.bit_length())]
             self.up = nn.ModuleList(UpBlock(*pair, norm=NORM) for pair in pairwise(finer))
             self.from_decoder = levels - len(self.up)
-            seen = [*widths[-self.from_decoder :], *finer[1:]]
-        self.occlusion = nn.ModuleList(nn.Conv2d(width, 1, 7, padding=3) for width in seen)
+            used = [*widths[-self.from_decoder :], *finer[1:]]
+        self.occlusion = nn.ModuleList(nn.Conv2d(width, 1, 7, padding=3) for width in used)
 
     def forward(
         self,
@@ -128,7 +129,7 @@ class DenseMotionNetwork(nn.Module):
         background: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> TpsMotion:
-        """Return the flow between source and driving frames, and what is hidden.
+        """Estimate the dense motion between source and driving frames.
 
         source: (B, C, H, W) in [0, 1].  background: see `warps_between`.  kept: see `kept_softmax`; None for all.
         """

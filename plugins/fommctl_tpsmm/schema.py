@@ -1,4 +1,4 @@
-"""`model_params` of TPSMM in the published schema."""
+"""TPSMM's `model_params` in the published schema."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Bottle = Annotated[int, Field(ge=1, le=4096)]
 
 
 class CommonParams(Params):
-    """Parameters that all networks share."""
+    """Parameters shared by all networks."""
 
     num_tps: Annotated[int, Field(ge=1, le=200)]
-    """Thin-plate splines; each has five keypoints."""
+    """Number of thin-plate splines, with five keypoints each."""
     num_channels: Annotated[int, Field(ge=1, le=16)]
     bg: bool = False
-    """A network finds how the background moves, for training and reconstruction."""
+    """Predict the motion of the background, for training and reconstruction."""
     multi_mask: bool = True
-    """An occlusion map for each level of the inpainting network; False: one for all."""
+    """Estimate an occlusion map for each level of the inpainting network; False for one for all."""
 
 
 class GeneratorParams(Params):

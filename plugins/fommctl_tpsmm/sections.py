@@ -1,4 +1,4 @@
-"""Preset sections of TPSMM in the published schema."""
+"""TPSMM's preset sections in the published schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TpsDatasetParams(DatasetParams):
-    """The data set section of all backends; published files leave `frame_shape` empty, which means 256 pixels here."""
+    """`dataset_params`; an empty `frame_shape`, as in published files, means 256 pixels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -28,37 +28,38 @@ class LossWeights(Params):
     """The weight of each loss; 0 leaves it out (Zhao and Zhang 2022, section 3.6)."""
 
     perceptual: Weights = (10.0, 10.0, 10.0, 10.0, 10.0)
-    """One for each VGG-19 layer; all zero leaves the perceptual network out."""
+    """Weights of the five VGG-19 layers; if all are zero, the perceptual network is not loaded."""
     equivariance_value: Weight = 10.0
     warp_loss: Weight = 10.0
-    """Weight of the differences of the warped features of the source and those of the driving frame, where they are
-    shown."""
+    """Weight of the difference between the source's warped features and the driving frame's, at visible positions."""
     bg: Weight = 10.0
-    """Weight of the distance between the background's motion and the inverse of the motion back."""
+    """Weight of the distance between the background's motion and the inverse of its reverse motion."""
     pixel: Weight = 0.0
-    """Ours: mean absolute difference of prediction and driving frame at each scale."""
+    """Ours: mean absolute difference between prediction and driving frame, at each scale."""
 
 
 class TrainParams(BaseTrainParams):
-    """The training of TPSMM."""
+    """TPSMM's training parameters."""
 
     unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector")
     scales: Scales = (1, 0.5, 0.25, 0.125)
-    """Scales of the pyramid that the losses see, relative to the frame."""
+    """Scales of the image pyramid that the losses compare, relative to the frame."""
     dropout_epoch: Count = 35
-    """Epochs in which splines are left out at random."""
+    """Number of epochs in which splines are left out at random."""
     dropout_startp: Probability = 0.0
-    """The probability of leaving out a spline at first; it rises by `dropout_maxp` in `dropout_inc_epoch` epochs."""
+    """Initial probability of leaving out a spline; it rises by `dropout_maxp` every `dropout_inc_epoch` epochs."""
     dropout_maxp: Probability = 0.5
+    """Largest probability of leaving out a spline."""
     dropout_inc_epoch: Positive = 10
     bg_start: Count = 0
-    """Epoch from which on the background may move."""
+    """First epoch in which the background's motion is predicted."""
     weight_decay: Weight = 1e-4
     clip: Annotated[float, Field(gt=0)] = 10.0
-    """Ours to set, published as 10: largest gradient of any weight but those of the inpainting network."""
+    """Ours, fixed at 10 in the published code: largest absolute gradient of a weight, except in the inpainting
+    network."""
     loss_weights: LossWeights = LossWeights()
     perceptual_network: Literal["vgg19", "efficientnet-lite0", "none"] = "vgg19"
-    """Ours: whose features the perceptual loss compares."""
+    """Ours: the network whose features the perceptual loss compares."""
 
     @property
     def features(self) -> str | None:
@@ -66,7 +67,7 @@ class TrainParams(BaseTrainParams):
 
 
 class AvdTrainParams(BaseTrainParams):
-    """The training of the network of animation via disentanglement, `--stage avd`, when all else is trained."""
+    """Training parameters of the network of animation via disentanglement, `--stage avd`, after all others."""
 
     unused: ClassVar[tuple[str, ...]] = (
         "lr_generator",
@@ -76,14 +77,14 @@ class AvdTrainParams(BaseTrainParams):
         "ema_decay",
     )
     dataloader_workers: Count = 0
-    """Read so that published files load: see --workers."""
+    """Ignored; accepted so that published files load. Use --workers."""
     lr: Weight = 1e-3
     lambda_shift: Weight = 1.0
     """Weight of the distance between keypoints."""
     lambda_affine: Weight = 1.0
-    """Read so that published files load: there are no affine maps here."""
+    """Ignored; accepted so that published files load."""
     random_scale: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Driving keypoints are stretched by up to this part, in each direction by another."""
+    """Largest relative stretch of the driving keypoints, drawn separately for x and y."""
 
 
 SECTIONS: Mapping[str, type[BaseModel]] = {

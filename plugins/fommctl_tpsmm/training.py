@@ -1,4 +1,4 @@
-"""The training step of TPSMM (Zhao and Zhang 2022, section 3.6), as published."""
+"""TPSMM's training step (Zhao and Zhang 2022, section 3.6), as published."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BETAS = (0.5, 0.999)
 
 
 class TpsPhase(nn.Module):
-    """Losses of all networks."""
+    """Computes the losses of all networks except that of animation via disentanglement."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class TpsPhase(nn.Module):
         kept = self._kept(batch.source, epoch)
         motion = self.dense_motion(batch.source, source, driving, background, kept)
         generated: Generated = self.inpainting(batch.source, motion)
-        real, made = self.pyramid(batch.driving), self.pyramid(generated.prediction)
+        real, predicted = self.pyramid(batch.driving), self.pyramid(generated.prediction)
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None and any(weights.perceptual):
-            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, made, real)
+            losses["perceptual"] = perceptual_loss(self.perceptual, weights.perceptual, predicted, real)
         if weights.pixel:
-            losses["pixel"] = weights.pixel * pixel_loss(made, real)
+            losses["pixel"] = weights.pixel * pixel_loss(predicted, real)
         if weights.equivariance_value:
             losses["equivariance_value"] = weights.equivariance_value * self._equivariance(batch, driving)
         if weights.warp_loss:
@@ -78,7 +78,7 @@ class TpsPhase(nn.Module):
         return PhaseResult(losses, None, _view(batch, source, driving, generated))
 
     def _kept(self, like: Tensor, epoch: int) -> Tensor | None:
-        """Return which warps (B, K + 1) take part in this step; None for all. The background always does."""
+        """Return which warps (B, K + 1), bool, are used in this step; None for all. The background always is."""
         params = self._params
         if epoch >= params.dropout_epoch:
             return None
@@ -94,8 +94,7 @@ class TpsPhase(nn.Module):
         return (driving.keypoints - warp.points(moved.keypoints)).abs().mean()
 
     def _warp_loss(self, driving: Tensor, generated: Generated) -> Tensor:
-        """Return differences of features at each level, summed. They teach the flow alone, not what makes the
-        features."""
+        """Return the mean differences of features, summed over levels; their gradient reaches only the flow."""
         motion = generated.motion
         with torch.no_grad():
             wanted = self.inpainting.encode(driving)
@@ -114,10 +113,10 @@ class TpsPhase(nn.Module):
 
 
 class AvdPhase(nn.Module):
-    """Losses of the network of animation via disentanglement, by keypoints that another network has learned to find.
+    """Computes the loss of the network of animation via disentanglement, with a trained keypoint detector.
 
-    A driving frame whose keypoints are stretched, as if they were those of another shape, is to be found again by what
-    the source says of the shape.
+    The driving keypoints are stretched, as if they had another shape; the network is to restore them with the shape of
+    the source, a frame of the same clip.
     """
 
     def __init__(self, keypoint_detector: KeypointDetector, avd: AvdNetwork, params: AvdTrainParams) -> None:
@@ -127,7 +126,7 @@ class AvdPhase(nn.Module):
         self._params = params
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the network that learns; the other one keeps its statistics."""
+        """Set the training mode, except of the keypoint detector, whose statistics do not change."""
         super().train(mode)
         self.keypoint_detector.eval()
         return self
@@ -147,7 +146,7 @@ class AvdPhase(nn.Module):
 def avd_phases(
     keypoint_detector: KeypointDetector, avd: AvdNetwork | None, params: AvdTrainParams
 ) -> list[TrainingPhase]:
-    """Return the phases of `--stage avd`. Raises UsageError for a model without the network."""
+    """Return the phases of `--stage avd`. Raises UsageError if the model does not have the network."""
     if avd is None:
         raise UsageError("this preset has no avd_network_params", "Leave out --stage, or add the section.")
     optimiser = torch.optim.Adam(avd.parameters(), lr=params.lr, betas=BETAS)

@@ -1,4 +1,4 @@
-"""The X2Face backend."""
+"""The backend of X2Face."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fommctl.api import BackendSpec, hookimpl
 
 MOST_VIEWS = 16
-"""Pictures of a source; more are of little use, and all are embedded at once."""
+"""Largest number of pictures of a source, which are embedded in one batch; more are of little use."""
 
 
 @hookimpl

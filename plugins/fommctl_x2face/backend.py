@@ -1,4 +1,4 @@
-"""X2Face: a source is unwarped to an embedded face, which a driving frame's flow warps to its pose."""
+"""X2Face: unwarps a source to an embedded face, and warps that face by the flow of each driving frame."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source as both renderers keep it."""
+    """An encoded source."""
 
     motion: Motion
     """Motion of its first view."""
     views: Tensor
-    """(S, 3, H, W)"""
+    """(S, 3, H, W) in [0, 1]"""
     face: Tensor | None
-    """(1, 3, H, W), embedded; None where it is computed anew for each frame."""
+    """(1, 3, H, W): the embedded face; None if it is computed for each frame."""
     unwarping: Tensor | None = None
-    """(1, 2, h, w): position in the first view of each position of the face; None if it is computed each time."""
+    """(1, 2, h, w): offset to the position in the first view of each position of the face; None if it is computed for
+    each frame."""
 
 
 class X2FaceRenderer:
     """Both networks on one device. The motion of a frame is the driving network's code; there are no keypoints.
 
-    The networks see frames at the size that they were trained at. Frames of another size are resized for them, and
-    their flow is resized to the frames, so that the picture itself keeps its pixels.
+    The networks run at the size that they were trained at: frames of another size are resized for them, and their flow
+    is resized to the frames, so that pictures keep their full resolution.
 
-    In half precision codes are decoded, nothing else: the source is embedded once anyway, and codes found in bf16 move
-    the picture elsewhere (measured with random weights and flows of six pixels: 39 dB against 50 dB).
+    Half precision is used only to decode codes. The source is embedded only once anyway, and encoding codes in bf16
+    shifts the picture (39 dB instead of 50 dB, with random weights and flows of six pixels).
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class X2FaceRenderer:
 
     @torch.inference_mode()
     def encode_source(self, frame: Tensor) -> Source:
-        """See `fommctl.api.Renderer`; the motion is the first picture's."""
+        """See `fommctl.api.Renderer`; the motion is that of the first picture."""
         return Source(self.detect(frame[:1]), frame, self._embedded(frame), self._unwarping(frame[:1]))
 
     @torch.inference_mode()
@@ -79,14 +80,14 @@ class X2FaceRenderer:
 
     @torch.inference_mode()
     def render_with_flow(self, context: object, motion: Motion) -> tuple[Tensor, Tensor]:
-        """See `fommctl.api.FlowRenderer`; through the embedded face back to the first picture of the source."""
+        """See `fommctl.api.FlowRenderer`; the flow leads through the embedded face to the source's first picture."""
         assert isinstance(context, Source)
         flow = self._flow(context, motion)
         unwarping = self._unwarping(context.views[:1]) if context.unwarping is None else context.unwarping
         return self._rendered(context, flow), through(flow, unwarping)
 
     def _flow(self, context: Source, motion: Motion) -> Tensor:
-        """Return where in the embedded face each place comes from, less the place itself: (B, 2, h, w)."""
+        """Return the offset to the position in the embedded face of each position of a frame, (B, 2, h, w)."""
         assert motion.codes is not None
         height, width = (side // self._driving.step for side in self._native(context.views))
         with self._exactly() if self._half is None else torch.autocast(self.device.type, self._half):
@@ -99,7 +100,7 @@ class X2FaceRenderer:
         return warped(faces.expand(len(flow), -1, -1, -1), flow).clamp_(0, 1)
 
     def _unwarping(self, picture: Tensor) -> Tensor:
-        """Return where in a picture (1, 3, H, W) each place of the embedded face lies, less the place itself: (1, 2, h,
+        """Return the offset to the position in a picture (1, 3, H, W) of each position of the embedded face, (1, 2, h,
         w)."""
         with self._exactly():
             unwarping: Tensor = self._embedding(reduced(picture, self._native(picture)))[0]
@@ -110,16 +111,16 @@ class X2FaceRenderer:
             return embedded_face(self._embedding, views, self._native(views))
 
     def _native(self, frames: Tensor) -> tuple[int, int]:
-        """Return (height, width) at which the networks see frames (B, 3, H, W)."""
+        """Return the (height, width) to which frames (B, 3, H, W) are resized for the networks."""
         return round(frames.shape[2] * self._scale), round(frames.shape[3] * self._scale)
 
     def _exactly(self) -> AbstractContextManager[object]:
-        """Let a GPU convolve float32 without rounding to TF32 inside."""
+        """Return a context in which a GPU does not round float32 convolutions to TF32."""
         return exact_convolutions() if self.device.type == "cuda" else nullcontext()
 
 
 class PlainRenderer(X2FaceRenderer):
-    """The published networks as they are, in fp32; the source is embedded anew for each frame."""
+    """The published networks, in fp32; the source is embedded again for each frame."""
 
     def __init__(
         self, embedding: EmbeddingNetwork, driving: DrivingNetwork, device: torch.device, scale: float = 1.0
@@ -133,7 +134,7 @@ class PlainRenderer(X2FaceRenderer):
 
 
 class FastRenderer(X2FaceRenderer):
-    """The source is embedded once, BatchNorm is folded into the convolutions; keeps nothing of the networks given."""
+    """Embeds the source once, and folds BatchNorms into the convolutions; keeps no reference to the networks given."""
 
     def __init__(
         self, embedding: EmbeddingNetwork, driving: DrivingNetwork, device: torch.device, precision: str, scale: float
@@ -142,7 +143,7 @@ class FastRenderer(X2FaceRenderer):
 
 
 class X2FaceBackend:
-    """Embedding and driving network built from validated `model_params`."""
+    """Embedding and driving network, built from validated `model_params`."""
 
     def __init__(self, params: X2FaceParams) -> None:
         self.embedding = EmbeddingNetwork(**params.embedding_params.model_dump()).eval()
@@ -157,7 +158,7 @@ class X2FaceBackend:
         return ("embedding", "driving")
 
     def prepare(self, device: torch.device, precision: str, *, fast: bool = True, scale: float = 1.0) -> Renderer:
-        """See `fommctl.api.Backend`; any scale will do."""
+        """See `fommctl.api.Backend`; every scale is supported."""
         if fast:
             return FastRenderer(self.embedding, self.driving, device, precision, scale)
         return PlainRenderer(self.embedding, self.driving, device, scale)
@@ -170,7 +171,7 @@ class X2FaceBackend:
 
 
 def _folded(network: Network) -> Network:
-    """Return a copy whose BatchNorms are part of the convolutions before them."""
+    """Return a copy with BatchNorms folded into the convolutions before them."""
     folded = copy.deepcopy(network).eval()
     for layers in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for place in range(1, len(layers)):

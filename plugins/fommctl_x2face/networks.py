@@ -1,7 +1,7 @@
 """The two networks of X2Face (Wiles, Koepke, Zisserman, ECCV 2018, section 3) under the published names.
 
-Both are U-Nets of pix2pix whose transposed convolutions are replaced by bilinear doubling and a convolution.
-Convolutions have no biases. Flows are offsets from the identity grid, x before y.
+Both are pix2pix's U-Net, with bilinear upsampling and a convolution in place of each transposed convolution.
+Convolutions have no biases. Flows are offsets from the identity grid in [-1, 1], x before y.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fommctl.api import UsageError
-from fommctl.api.blocks import between_borders, identity_grid, sample
+from fommctl.api.blocks import between_borders, identity_grid, resize_map, sample
 
 
 def warped(pictures: Tensor, flow: Tensor) -> Tensor:
-    """Return pictures (B, 3, H, W) read at the identity grid plus flow (B, 2, h, w): (B, 3, H, W), black outside.
+    """Sample pictures (B, 3, H, W) at the identity grid plus a flow (B, 2, h, w): (B, 3, H, W), black outside.
 
-    A flow of another size than the pictures is resized, corner pixels onto corner pixels.
+    A flow of another size is resized to that of the pictures.
     """
     height, width = pictures.shape[2:]
-    grid = identity_grid(height, width, like=flow) + resized(flow, (height, width)).permute(0, 2, 3, 1)
-    return sample(pictures, grid, align_corners=True)
+    offsets = resize_map(flow, height, width, align_corners=True).permute(0, 2, 3, 1)
+    return sample(pictures, identity_grid(height, width, like=flow) + offsets, align_corners=True)
 
 
 def through(flow: Tensor, unwarping: Tensor) -> Tensor:
-    """Follow frames through the embedded face back to a picture: the flow (B, h, w, 2) of `fommctl.api.FlowRenderer`.
+    """Chain the flows from frames to the embedded face and from there to a picture.
 
-    flow: (B, 2, h, w), places in the face.  unwarping: (1, 2, h, w), places in the picture.
+    flow: (B, 2, h, w), to positions in the face.  unwarping: (1, 2, h, w), to positions in the picture.
+    Returns the flow (B, h, w, 2) as defined by `fommctl.api.FlowRenderer`.
     """
     height, width = flow.shape[2:]
     identity = identity_grid(height, width, like=flow)
@@ -39,44 +40,37 @@ def through(flow: Tensor, unwarping: Tensor) -> Tensor:
     return between_borders(found.permute(0, 2, 3, 1), (height, width), align_corners=True)
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return maps (B, C, h, w) at another (height, width), corner pixels onto corner pixels."""
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
-
-
 def reduced(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return frames (B, 3, H, W) at the (height, width) that the networks were trained at."""
+    """Resize frames (B, 3, H, W) to the (height, width) that the networks were trained at."""
     if tuple(frames.shape[2:]) == size:
         return frames
     return F.interpolate(frames, size, mode="bilinear", antialias=True)
 
 
 def embedded_face(network: EmbeddingNetwork, views: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the face (1, 3, H, W) that views (S, 3, H, W) of one subject show together, weighted by how sure each
-    place is.
+    """Return the embedded face (1, 3, H, W) of views (S, 3, H, W) of one subject, their mean weighted by certainty.
 
-    size: (height, width) that the network sees.
+    size: (height, width) of the network's input.
     """
     flow, weights = network(reduced(views, size))
-    weights = resized(weights, (views.shape[2], views.shape[3]))
+    weights = resize_map(weights, views.shape[2], views.shape[3], align_corners=True)
     return (warped(views, flow) * weights).sum(0, keepdim=True) / weights.sum(0, keepdim=True)
 
 
 SLOPE = 0.2
+"""Slope of the leaky ReLUs."""
 WIDEST = 8
-"""Ratio of the channels of the widest level to the first."""
+"""Ratio of the channels of the widest level to those of the first."""
 START = 0.01
-"""The size of fresh weights of a network's last convolution beside the others: its flow then begins close
-to zero. The published training begins with flows as long as the frame, and needs days to find the identity."""
+"""Factor of the initial weights of a network's last convolution, so that flows start close to zero. With the published
+initialisation, they start as long as the frame, and training takes days to find the identity."""
 
 
 class Level(nn.Module):
-    """A halving of the resolution, the levels below it, and the doubling back to it."""
+    """A level of the U-Net: downsampling by 2, the levels below, upsampling by 2."""
 
     def __init__(self, outside: int, inside: int, below: Level | None, *, skips: bool) -> None:
-        """outside, inside: channels before the halving and after it.  skips: whether the level hands on its input."""
+        """outside, inside: channels before and after downsampling.  skips: whether the output includes the input."""
         super().__init__()
         inputs = inside * 2 if skips and below is not None else inside
         down: list[nn.Module] = [nn.LeakyReLU(SLOPE), _halving(outside, inside)]
@@ -88,7 +82,7 @@ class Level(nn.Module):
         self._skips = skips
 
     def forward(self, x: Tensor) -> Tensor:
-        # What a level hands on is its input after the activation: the published activation works in place.
+        # The skip connection carries the activated input, because the published activation works in place.
         activated = self.down[0](x)
         inner = self.down[1:](activated)
         out: Tensor = self.up(inner if self.submodule is None else self.submodule(inner))
@@ -100,13 +94,13 @@ class Level(nn.Module):
         return F.relu(inner) if self.submodule is None else self.submodule.encode(inner)
 
     def decode(self, code: Tensor) -> Tensor:
-        """Return the other half of `forward` where the levels have no skips."""
+        """Return the output for a code (B, C, h, w), the second half of `forward` in networks without skips."""
         out: Tensor = self.up(code if self.submodule is None else self.submodule.decode(code))
         return out
 
 
 class OutermostLevel(nn.Module):
-    """The level of the frames themselves: no normalisation, nothing handed on."""
+    """The outermost level, without normalisation and skip connection."""
 
     def __init__(self, channels: int, inside: int, below: Level, outputs: int, *, skips: bool) -> None:
         super().__init__()
@@ -120,10 +114,11 @@ class OutermostLevel(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """A U-Net over frames (B, 3, H, W); H and W divisible by 2^num_downs."""
+    """A U-Net for frames (B, 3, H, W), with H and W divisible by 2^num_downs."""
 
     def __init__(self, outputs: int, *, ngf: int, num_downs: int, inner_channels: int, skips: bool) -> None:
-        """ngf: channels after the first halving; they double up to eightfold.  inner_channels: of the innermost."""
+        """ngf: channels after the first downsampling, which double at each level, up to eightfold.  num_downs: number
+        of levels.  inner_channels: channels of the innermost level."""
         super().__init__()
         self.step = 1 << num_downs
         widths = [ngf * min(WIDEST, 1 << level) for level in range(num_downs - 1)]
@@ -135,8 +130,10 @@ class Hourglass(nn.Module):
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Initialise weights by Xavier's rule, as published, but for the last convolution. BatchNorms begin with a
-        weight of one; the published call, which draws them from 1 down to 0.02, is refused by a current torch."""
+        """Initialise convolutions by Xavier's rule, as published, except for the last one (see START).
+
+        BatchNorms start with weight 1: the published call, `uniform_` from 1 to 0.02, is an error in current torch.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
@@ -149,49 +146,51 @@ class Hourglass(nn.Module):
         height, width = frames.shape[2:]
         if height % self.step or width % self.step:
             raise UsageError(
-                f"frames of {width}x{height} pixels cannot be halved as often as this model does",
-                f"The sides of dataset_params.frame_shape have to be multiples of {self.step}, or lower num_downs.",
+                f"the sides of frames of {width}x{height} pixels are not multiples of {self.step}",
+                f"Set dataset_params.frame_shape to multiples of {self.step}, or use fewer num_downs.",
             )
 
 
 class EmbeddingNetwork(Hourglass):
-    """A network that finds each place of the embedded face in a picture, with its certainty."""
+    """Estimates where each position of the embedded face lies in a picture, with its certainty."""
 
     def __init__(self, *, ngf: int, num_downs: int, inner_channels: int) -> None:
         super().__init__(3, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=True)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return, for frames (B, 3, H, W), flow (B, 2, H, W) in (-1, 1) and weights (B, 1, H, W) above 0.1, float32."""
+        """Return the flow (B, 2, H, W) in (-1, 1) and the weights (B, 1, H, W), above 0.1, of frames (B, 3, H, W) in
+        [0, 1]; both float32."""
         self.check(frames)
         maps: Tensor = self.model(frames).float()
         return torch.tanh(maps[:, :2]), maps[:, 2:].exp() + 0.1
 
 
 class DrivingNetwork(Hourglass):
-    """Encodes the motion of a frame as a short code, and decodes a code to a flow."""
+    """Encodes the motion of a frame as a code, and decodes a code to a flow."""
 
     def __init__(self, *, ngf: int, num_downs: int, inner_channels: int) -> None:
         super().__init__(2, ngf=ngf, num_downs=num_downs, inner_channels=inner_channels, skips=False)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Return, for frames (B, 3, H, W), codes (B, C, H / 2^num_downs, W / 2^num_downs), at least 0, float32."""
+        """Return the codes (B, C, H / 2^num_downs, W / 2^num_downs) of frames (B, 3, H, W) in [0, 1]; non-negative,
+        float32."""
         self.check(frames)
         outermost = self.model
         return outermost.submodule.encode(outermost.down(frames)).float()
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return flow (B, 2, H, W) in (-tanh 1, tanh 1), float32: the published network ends in a tanh, and what calls
-        it takes the tanh of that again."""
+        """Return the flow (B, 2, H, W) in (-tanh 1, tanh 1), float32; as published, a second tanh follows that of the
+        network."""
         return torch.tanh(self.offsets(codes))
 
     def offsets(self, codes: Tensor) -> Tensor:
-        """Return what the published network itself returns: (B, 2, H, W) in (-1, 1), float32."""
+        """Return the output of the published network itself, (B, 2, H, W) in (-1, 1), float32."""
         outermost = self.model
         maps: Tensor = outermost.up(outermost.submodule.decode(codes))
         return torch.tanh(maps.float())
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return `decode` of `encode`."""
+        """Return the flow (B, 2, H, W) of frames (B, 3, H, W)."""
         return self.decode(self.encode(frames))
 
 

@@ -1,4 +1,4 @@
-"""The layout of the published checkpoints, and what their tensors tell of the networks."""
+"""Conversion from and to the layout of published checkpoints, and inference of `model_params` from their tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIXES = {"embedding": "pix2pixUnwrapped.netG.", "driving": "pix2pixSampler.netG."}
-"""Prefixes of the names of each of our groups in the one group of a published checkpoint."""
+"""Prefixes of each group's tensor names in the single group of a published checkpoint."""
 PUBLISHED_GROUP = "state_dict"
 _FIRST = "model.down.0.weight"
 _INNER = re.compile(r"model\.((?:submodule\.)+)down\.1\.weight")
 
 
 def from_published(groups: Groups) -> Groups:
-    """Return {`state_dict`: both networks} as {`embedding`: ..., `driving`: ...}; others as they are.
+    """Convert {`state_dict`: both networks} to {`embedding`: ..., `driving`: ...}; other groups are unchanged.
 
-    Tensors of `state_dict` that are of neither network stay in a group of that name.
+    Tensors of `state_dict` that belong to neither network stay there.
     """
     published = groups.get(PUBLISHED_GROUP, {})
     found: dict[str, dict[str, Tensor]] = {name: {} for name in PREFIXES}
@@ -40,16 +40,16 @@ def from_published(groups: Groups) -> Groups:
 
 
 def to_published(groups: Groups) -> Groups:
-    """Return the other way round."""
+    """Convert {`embedding`: ..., `driving`: ...} to {`state_dict`: both networks}; other groups are unchanged."""
     tensors = {PREFIXES[group] + name: tensor for group in PREFIXES for name, tensor in groups.get(group, {}).items()}
     others = {name: tensors for name, tensors in groups.items() if name not in PREFIXES}
     return {**others, PUBLISHED_GROUP: tensors} if tensors else groups
 
 
 def read_architecture(groups: Groups) -> Architecture | None:
-    """Return `model_params` of X2Face from its tensors; None if they are of another kind of model.
+    """Infer X2Face's `model_params` from tensors {group: {name: tensor}}; None for another kind of model.
 
-    Raises UsageError where a network has fewer than two levels.
+    Raises UsageError if a network has fewer than two levels.
     """
     firsts = [groups.get(group, {}).get(_FIRST) for group in PREFIXES]
     if any(first is None or first.dim() != 4 for first in firsts):
@@ -58,10 +58,10 @@ def read_architecture(groups: Groups) -> Architecture | None:
     side = 1 << max(each["num_downs"] for each in params.values())
     notes = (
         "; ".join(
-            f"{group} network {each['num_downs']} levels from {each['ngf']} to {each['inner_channels']} channels"
+            f"{group} network: {each['num_downs']} levels from {each['ngf']} to {each['inner_channels']} channels"
             for group, each in ((group, params[f"{group}_params"]) for group in PREFIXES)
         ),
-        f"frames of {side}x{side} pixels assumed, one place at the innermost level as in the published model",
+        f"frames of {side}x{side} pixels assumed, which the innermost level reduces to 1x1 as in the published model",
     )
     return Architecture(model_params=params, frame_shape=(side, side, 3), notes=notes)
 
@@ -70,8 +70,8 @@ def _hourglass(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     depths = {match[1].count("."): name for name in tensors if (match := _INNER.fullmatch(name))}
     if not depths:
         raise UsageError(
-            "the checkpoint has no tensors 'model.submodule.down.*' to read its architecture from",
-            "Name the configuration with --preset NAME or --preset FILE.yaml.",
+            "the architecture cannot be inferred: the checkpoint has no tensors 'model.submodule.down.*'",
+            "Give the configuration with --preset NAME or --preset FILE.yaml.",
         )
     deepest = max(depths)
     return {

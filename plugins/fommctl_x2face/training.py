@@ -1,4 +1,4 @@
-"""The training step of X2Face as released: photometric, on pairs of frames of one clip."""
+"""X2Face's training step as released: the photometric loss, on pairs of frames of one clip."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from fommctl_x2face.networks import DrivingNetwork, EmbeddingNetwork, warped
 
 
 class X2FaceTrainParams(BaseTrainParams):
-    """The training of X2Face. A pair of source and driving frame is what the published script calls num_views 2."""
+    """X2Face's training parameters. Training on pairs corresponds to the published script with num_views 2."""
 
     unused: ClassVar[tuple[str, ...]] = ("lr_discriminator", "lr_kp_detector", "transform_params")
     lr_generator: Annotated[float, Field(ge=0)] = 1e-3
-    """The learning rate of both networks; the published --lr."""
+    """Learning rate of both networks, published as --lr."""
     optimiser: Literal["sgd", "adam"] = "sgd"
-    """Ours: stochastic gradient descent is the published choice, and a slow one: short runs need adam."""
+    """Ours: the published choice is sgd, which converges slowly; use adam for short runs."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd; with adam, the decay of its mean gradient."""
+    """Momentum of sgd; beta1 of adam."""
 
 
 SECTIONS = {"train_params": X2FaceTrainParams}
-"""Schemas of preset sections that differ from the shared ones."""
+"""Schemas of the preset sections that differ from the shared ones."""
 
 
 class PhotometricPhase(nn.Module):
-    """Mean absolute difference of the driving frame and what is made of the source with its flow."""
+    """Computes the mean absolute difference between driving frame and prediction."""
 
     def __init__(self, embedding: EmbeddingNetwork, driving: DrivingNetwork) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PhotometricPhase(nn.Module):
         self.driving = driving
 
     def forward(self, batch: TrainingBatch, _: Any = None) -> PhaseResult:
-        # For a single view, the weights of the mean over views cancel.
+        # For a single view, the weights of the mean over views cancel out.
         flow, _weights = self.embedding(batch.source)
         face = warped(batch.source, flow)
         prediction = warped(face, self.driving(batch.driving))

@@ -1,4 +1,4 @@
-"""Options of a model's family, -O NAME=VALUE: read alike from the command line, job files, Python and sidecars."""
+"""Options of a model's family, -O NAME=VALUE, are read alike from the command line, job files, Python and sidecars."""
 
 import json
 from fractions import Fraction
@@ -23,7 +23,7 @@ STILL = ("-O", "multiplier=0", "-O", "stitching=false")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A source, two driving frames, and LivePortrait's networks, small, with random weights."""
+    """A source, two driving frames, and small LivePortrait networks with random weights."""
     folder, host = tmp_path_factory.mktemp("options"), load_host()
     preset = load_preset("small-liveportrait", host)
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def test_the_command_and_its_sidecar(folder, run_cli, tmp_path):
     assert again.json()["reproduction"]["identical"]
 
 
-def test_unknown_and_wrong_options_are_told_at_once(folder, run_cli):
+def test_unknown_and_wrong_options_are_reported_at_once(folder, run_cli):
     words = ("animate", folder / "source.png", folder / "driving", *PREPARED, "-o", folder / "no.mkv")
     result = run_cli(*words, "--model", folder / "portrait.safetensors", "-O", "multiplyer=2", "-O", "scale")
     assert result.code == 2
@@ -84,7 +84,7 @@ def test_python_takes_a_mapping(folder):
 
 
 class Dimmed:
-    """A renderer whose frames are as bright as an option says."""
+    """A renderer whose frames have the brightness given by an option."""
 
     def __init__(self, renderer, options):
         self._renderer, self._options = renderer, options

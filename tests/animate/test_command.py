@@ -1,4 +1,4 @@
-"""`fommctl animate` on real files: frames, times, sound, framing, paste-back, what is written and what is said."""
+"""`fommctl animate` on real files: frames, times, sound, framing, pasting back, output and messages."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ CROP_NONE = (*WHOLE, *QUICK)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A prepared portrait and clips that the tests of this file only read."""
+    """A prepared portrait and clips; read-only."""
     folder = tmp_path_factory.mktemp("shots")
     portrait(folder / "portrait.png")
     portrait(folder / "small.png", 128)
@@ -83,7 +83,7 @@ def test_outside_of_the_square_the_source_is_untouched_and_inside_it_moves(folde
     assert columns[0] < 190
     assert columns[-1] > 260
     assert np.abs(written[-1] - source)[60:180, 170:280].max() > 10
-    # The first driving frame is the reference: the source returns as the model repaints it, near the original.
+    # The first driving frame is the reference: the model repaints the source, close to the original.
     assert np.abs(written[0] - source)[changed].mean() < 8
 
 
@@ -104,7 +104,7 @@ def test_relative_motion_of_the_first_driving_frame_is_the_source_itself(folder,
         ("d.mp4", "a driving frame is not an array but str"),
     ],
 )
-def test_the_api_refuses_what_is_no_picture(folder, animator, picture, complaint):
+def test_the_api_refuses_invalid_pictures(folder, animator, picture, complaint):
     with pytest.raises(InputError) as caught:
         next(animator.frames(folder / "portrait.png", [picture]))
     assert caught.value.message == complaint
@@ -152,14 +152,14 @@ def test_files_and_frames_of_the_api_are_the_same_pixels(folder, tmp_path):
         folder / "portrait.png", folder / "plain.mp4", tmp_path / "out.mkv", crop="none", batch_size=2
     )
     assert result.frames == 9
-    assert result.audio == "aac"  # Matroska holds it as it is
+    assert result.audio == "aac"  # Matroska supports it unchanged
     with Reader(folder / "plain.mp4") as reader:
         pictures = (frame.pixels for frame in reader)
         streamed = list(animator.frames(folder / "portrait.png", pictures, batch_size=4, fps=float(result.fps)))
     written = frames(tmp_path / "out.mkv")
     assert len(written) == len(streamed) == 9
     for one, other in zip(written, streamed, strict=True):
-        assert np.abs(one.astype(int) - other).max() <= 1  # batches of other sizes add up in another order
+        assert np.abs(one.astype(int) - other).max() <= 1  # batches of other sizes are summed in another order
 
 
 def test_variable_rate_times_are_kept(folder, run_cli, tmp_path):
@@ -167,7 +167,7 @@ def test_variable_rate_times_are_kept(folder, run_cli, tmp_path):
     clip = write_clip(tmp_path / "vfr.mkv", width=64, height=64, times=times, codec="ffv1", pix_fmt="bgr0")
     result = run_cli("animate", folder / "portrait.png", clip, "-o", tmp_path / "out.mp4", *CROP_NONE, "--json")
     assert result.code == 0, result.stderr
-    assert track(tmp_path / "out.mp4").times == track(clip).times  # Matroska keeps milliseconds; these exactly
+    assert track(tmp_path / "out.mp4").times == track(clip).times  # Matroska has milliseconds; these are exact
 
 
 def test_trimming_keeps_sound_and_picture_together(folder, run_cli, tmp_path):
@@ -252,7 +252,7 @@ def test_best_frame(folder, run_cli, tmp_path):
     assert first.json()["reference_s"] == 0
     numbered, moved = animate("--best-frame", "7")
     assert numbered.json()["reference_s"] == pytest.approx(7 / float(NTSC), abs=1e-5)
-    # Relative to frame 7, frame 7 is the source at rest, as frame 0 is relative to frame 0.
+    # Relative to frame 7, frame 7 is the source at rest, like frame 0 relative to frame 0.
     assert np.abs(moved[7].astype(int) - shown[0]).mean() < 1.0
     automatic, _ = animate("--best-frame", "auto")
     assert 0 <= automatic.json()["reference_s"] < 0.4
@@ -482,7 +482,7 @@ def test_the_size_that_is_reported_is_that_of_the_file(folder, run_cli, tmp_path
     assert frames(out)[0].shape[1::-1] == size
 
 
-def test_a_driving_video_of_one_picture_is_told_and_the_swap_named(folder, run_cli, tmp_path):
+def test_a_driving_video_of_one_picture_and_a_swap_are_reported(folder, run_cli, tmp_path):
     swapped = run_cli("animate", folder / "plain.mp4", ASTRONAUT, "-o", tmp_path / "a.mp4", "--json", *CROP_NONE)
     assert swapped.json()["frames"] == 1
     named = (
@@ -503,7 +503,7 @@ def test_interlaced_footage_drives_at_its_rate_or_twice_it(run_cli, tmp_path, mo
     assert track(out).times == [Fraction(index, rate) for index in range(FRAMES * rate // 25)]
 
 
-def test_sound_tracks_are_paired_chosen_and_told(run_cli, tmp_path):
+def test_sound_tracks_are_paired_chosen_and_reported(run_cli, tmp_path):
     clip = write_clip(tmp_path / "a.mov", frames=9, audio=["pcm_s16le"] * 3)
     for options, tracks in ((("--audio-track", "all"), [2, 1]), (("--audio-track", "3"), [1]), ((), [2])):
         out = tmp_path / f"{len(tracks)}{tracks[0]}.mov"
@@ -533,7 +533,7 @@ def test_a_picture_of_one_pixel_is_animated_as_what_it_is(folder, run_cli, tmp_p
     assert result.json()["frames"] == 9
 
 
-def test_several_faces_the_largest_is_taken_and_the_number_is_said(run_cli, tmp_path):
+def test_several_faces_the_largest_is_taken_and_the_number_is_reported(run_cli, tmp_path):
     face = Image.open(ASTRONAUT).convert("RGB")
     wide = Image.new("RGB", (900, 512), (120, 120, 120))
     wide.paste(face, (0, 0))

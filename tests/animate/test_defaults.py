@@ -1,4 +1,4 @@
-"""What `animate` does where an option is left open: option, then preset, then the general default."""
+"""Defaults of `animate`: the option, then the preset, then the general default."""
 
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_motion_follows_the_model(host):
         resolved(host, preset="small-x2face", motion="relative")
 
 
-def test_mistakes_in_the_section_are_told_with_the_nearest_key(host):
+def test_mistakes_in_the_section_are_reported_with_the_nearest_key(host):
     with pytest.raises(UsageError, match="did you mean 'smooth'"):
         load_preset("smoke", host, sets=["animate_params.defaults.smoth=true"])
     for wrong in ("best_frame=last", "size=0", "source_width=0", "driving_width=3", "head_motion=1.5", "smooth=1"):

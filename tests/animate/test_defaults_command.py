@@ -1,4 +1,4 @@
-"""Defaults of `animate`: presets change them, one flag takes them all back, and equal commands give equal files."""
+"""Defaults of `animate`: presets change them, one flag restores all of them, and equal commands give equal files."""
 
 import json
 
@@ -18,7 +18,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def animate(inputs, run_cli, tmp_path):
-    """animate(name, option, ...) -> (bytes of the result, the sidecar)."""
+    """animate(name, option, ...): returns (bytes of the result, the sidecar)."""
 
     def run(name, *options):
         out = tmp_path / name
@@ -31,7 +31,7 @@ def animate(inputs, run_cli, tmp_path):
 
 
 def test_equal_commands_at_the_same_time_give_one_file(inputs, tmp_path, isolated):
-    """The precision of `auto` is left to them, and the home is empty: each decides."""
+    """With `--precision auto` and an empty home, each command decides on its own."""
     command = ("animate", inputs / "portrait.png", inputs / "clip.mp4", "--crop", "none", "--json")
     outputs = [tmp_path / f"{number}.mp4" for number in range(2)]
     started = [ForkedCommand(*command, "-o", out) for out in outputs]

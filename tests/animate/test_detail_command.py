@@ -14,12 +14,12 @@ from written_media import frames
 SIDE = 720
 SQUARE = "40,60,640"
 INSIDE = slice(200, 560), slice(180, 540)
-"""Rows and columns of the picture in the middle of the square."""
+"""Rows and columns of the middle of the square."""
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sharpness(picture):
-    """Variance of the Laplacian of the luma."""
+    """Return the variance of the Laplacian of the luma."""
     luma = torch.from_numpy(picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))
     kernel = torch.tensor([[0, 1.0, 0], [1, -4, 1], [0, 1, 0]])
     return float(F.conv2d(luma[None, None], kernel[None, None]).var())
@@ -27,7 +27,7 @@ def sharpness(picture):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A face of 720 pixels with a grain two pixels wide, and a clip that moves a model's."""
+    """A face of 720 pixels with grain two pixels wide, and a clip whose motion the model can follow."""
     folder = prepared_shot(tmp_path_factory.mktemp("inputs"))
     face = Image.open(ASTRONAUT).convert("RGB").crop((139, 25, 317, 203)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(0).normal(0, 10, (SIDE // 2, SIDE // 2)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_the_square_alone_has_the_size_that_it_has_in_the_source(animate):
     _, alone, result = animate(paste_back=False, detail=True)
     _, pasted, _ = animate()
     assert (result.width, result.height) == (640, 640)
-    # Colours are matched where they meet the source; shapes are alike.
+    # Colours are matched at the border with the source; shapes are alike.
     close = np.abs(alone[1][140:500, 140:500].astype(float) - pasted[1][200:560, 180:540])
     assert close.mean() < 6
 

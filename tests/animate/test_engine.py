@@ -1,4 +1,4 @@
-"""What jobs of one model share."""
+"""What jobs with the same model share."""
 
 import numpy as np
 import torch

@@ -1,7 +1,5 @@
-"""`animate` with several faces: which one is meant, which moves which, and how they become one picture.
-
-Faces are red blobs here, which a detector of the tests finds; a driving face that stands still moves nothing.
-"""
+"""`animate` with several faces: choice, mapping, and composition to one picture. Faces are red blobs, found by a test
+detector; a driving face that stands still moves nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from fommctl.media.boxes import Box
 RATE = Fraction(10)
 WIDE, HIGH = 480, 200
 LEFT, RIGHT = slice(40, 200), slice(280, 440)
-"""Columns of the source's faces and what lies around them."""
+"""Columns of the source's faces and their surroundings."""
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
@@ -33,7 +31,7 @@ def blobs(third_party) -> None:
 
 
 def face(picture: np.ndarray, left: float, top: float, size: int = 56) -> None:
-    """A red blob with two lighter stripes, which the networks can see move."""
+    """Return a red blob with two lighter stripes, so that the networks can see it move."""
     left, top = round(left), round(top)
     picture[top : top + size, left : left + size] = (200, 40, 40)
     picture[top + size // 3 : top + size // 2, left + 6 : left + size - 6] = (255, 80, 80)
@@ -41,7 +39,7 @@ def face(picture: np.ndarray, left: float, top: float, size: int = 56) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two faces, the right one a little larger."""
+    """Two faces, the right one slightly larger."""
     picture = np.minimum(background(WIDE, HIGH), 149)
     face(picture, 90, 70)
     face(picture, 330, 66, 64)
@@ -50,7 +48,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def driving(path: Path, *places, frames: int = 8) -> Path:
-    """Faces at these places: functions number -> (left, top), or None where it is gone."""
+    """Write a clip of faces.  places: functions from frame number to (left, top), or None if the face is gone."""
 
     def draw(number: int) -> np.ndarray:
         picture = np.minimum(background(WIDE, HIGH), 149)
@@ -74,7 +72,7 @@ def nodding(number: int) -> tuple[float, float]:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    """A driving video whose left face is still, and whose right one nods."""
+    """A driving video whose left face is still and whose right face nods."""
     return driving(tmp_path / "pair.mp4", still, nodding)
 
 
@@ -96,7 +94,7 @@ def frames(path: Path) -> np.ndarray:
 
 
 def moves(path: Path) -> tuple[bool, bool]:
-    """Whether the left and the right face of the source change from frame to frame."""
+    """Return whether the left and the right face of the source change from frame to frame."""
     shown = frames(path).astype(int)
     changes = [np.abs(np.diff(shown[:, :, part], axis=0)).max() for part in (LEFT, RIGHT)]
     return changes[0] > 12, changes[1] > 12
@@ -122,7 +120,7 @@ def test_one_face_is_chosen_by_size_number_or_place(animate, pair, source, tmp_p
 
 
 def test_every_face_by_its_own_driving_face(animate, pair, source, tmp_path):
-    """By position, crossed, and all by one; between the squares nothing is touched."""
+    """By position, crossed, and both by one; nothing between the squares changes."""
     plate = np.asarray(Image.open(source))
     for more, expected in (
         (("--face", "all"), (False, True)),
@@ -135,7 +133,7 @@ def test_every_face_by_its_own_driving_face(animate, pair, source, tmp_path):
 
 
 def test_each_face_is_what_it_is_alone(animate, pair, tmp_path):
-    """Where squares do not overlap, the picture of both holds those of each, bit for bit."""
+    """If squares do not overlap, the picture of both equals those of each, bit for bit."""
     animate(pair, "--map", "2:1,1:2", output="both.mkv")
     animate(pair, "--face", "1", "--driving-face", "2", output="one.mkv")
     animate(pair, "--face", "2", "--driving-face", "1", output="two.mkv")
@@ -200,14 +198,14 @@ def test_plates_hold_all_faces_and_the_source(animate, pair, source, tmp_path):
         frame, matte, uv = read
         matte = matte[..., 0]
         assert matte[:, LEFT].max() == matte[:, RIGHT].max() == 1
-        # Where neither square shows, the frame is that of the other, which is the source there.
+        # Where neither square shows, the frame equals the other's, which is the source there.
         assert (matte[:, 470:] == 0).all()
         assert (frame[:, 470:] == one[:, 470:]).all()
         assert np.abs(uv[:, 475, 0] - 475.5 / WIDE).max() < 1e-6
 
 
 def test_a_farm_renders_all_faces_and_its_chunks_search_for_none(animate, run_cli, pair, source, tmp_path, monkeypatch):
-    """In any order, into a movie and into plates; the film is decoded as often as for one face."""
+    """Chunks in any order, as a movie and as plates; the film is decoded as often as for one face."""
     pytest.importorskip("OpenImageIO")
     options = ("--detector", "blobs", "--device", "cpu", "--set", HALF, "--map", "2:1,1:2")
     plates = ("--matte", tmp_path / "m.%04d.exr")
@@ -261,7 +259,7 @@ def test_a_filter_changes_all_faces_of_a_plate(animate, pair, tmp_path, monkeypa
     animate(pair, "--face", "all", "--frames", "3", output="half.%04d.exr")
     from fommctl.media.colourspaces import encode_srgb
 
-    # The filter saw the source's sRGB.
+    # The filter received the source's sRGB.
     whole, half = (
         encode_srgb(oiio.ImageBuf(str(tmp_path / f"{name}.1003.exr")).get_pixels(oiio.FLOAT))
         for name in ("whole", "half")

@@ -1,4 +1,4 @@
-"""A square that follows a subject: where it is, and what is put back of the travel that it takes away."""
+"""The square that follows a subject: its position, and the travel that is added back."""
 
 import math
 
@@ -17,7 +17,7 @@ RAMP = np.arange(40)
 
 
 def straight(count: int = 26) -> tuple[list[float], list[TurnedSquare]]:
-    """Five moments a second of a square that walks to the right at 50 pixels a second."""
+    """Return five moments per second of a square that moves to the right at 50 pixels per second."""
     times = [index / 5 for index in range(count)]
     return times, [TurnedSquare((100 + 50 * time, 80.0), 200.0) for time in times]
 
@@ -67,7 +67,7 @@ def test_travel_by_hand():
     part = travel(TurnedSquare((101.0, 100.0), 400.0, 30.0), first, 0.5)
     assert part.shift == pytest.approx((0.005, 0.0), rel=1e-3)
     assert (part.scale, part.angle) == pytest.approx((math.sqrt(2), math.radians(15)))
-    # Seen from a reference that is turned by a right angle, right is up.
+    # Seen from a reference rotated by 90 degrees, right is up.
     turned = travel(TurnedSquare((130.0, 100.0), 200.0, 90.0), TurnedSquare((100.0, 100.0), 200.0, 90.0), 1.0)
     assert turned.shift == pytest.approx((0.0, -0.3))
 
@@ -80,7 +80,7 @@ def test_a_long_way_is_not_put_back_in_full():
 
 
 def test_a_motion_in_a_square_that_moved_is_put_back_where_it_was():
-    """Keypoints seen in a square that travelled, put back in full, are those seen from the reference's square."""
+    """Keypoints in a square that travelled, with all travel added back, equal those in the reference's square."""
     random = np.random.default_rng(3)
     points = np.array([150, 120]) + random.uniform(-40, 40, (5, 2))
     maps = random.normal(size=(5, 2, 2))
@@ -120,7 +120,7 @@ def test_a_held_pose_passes_over_into_the_next():
     for ease, expected in ((True, [1, 1, 1, 5, 7.75, 9, 9]), (False, [1, 1, 1, 9, 9, 9, 9])):
         held = MotionTransfer(motion(0), [motion(0)], mode="absolute", adapt_scale=False, smooth=False, ease=ease)
         found = [*held(motion(1, 5, 5), gone).keypoints, *held(motion(9, 9, 9, 9), back).keypoints]
-        # Half of the way after 0.2 of 0.4 seconds, 27/32 of it after 0.3.
+        # Half of the transition after 0.2 of 0.4 seconds, 27/32 of it after 0.3.
         assert [float(each[0, 0]) for each in found] == pytest.approx(expected)
 
 
@@ -134,7 +134,7 @@ def test_a_subject_stays_in_its_room_and_what_is_lost_is_remembered():
     assert moved[1, 0].tolist() == pytest.approx([0.4, 0.0], abs=1e-4)
     assert moved[2, 0].tolist() == pytest.approx([-0.2, 0.0], abs=1e-4)
     assert still.limited == [0.1, 0.2]
-    # A travel that is put back is cut as well, but that is no loss of the driving motion.
+    # Added-back travel is cut as well, but that is no loss of driving motion.
     put_back = Travel((5.0, 0.0), 1.0, 0.0)
     again = still(Motion(torch.zeros(1, 2, 2)), [Moment(0.3, travel=put_back)]).keypoints
     assert again[0, 0].tolist() == pytest.approx([0.4, 0.0], abs=1e-4)
@@ -155,7 +155,7 @@ def test_a_turned_square_is_taken_upright():
     plain = upright(picture, TurnedSquare((80.0, 60.0), 40.0), (40, 40))
     np.testing.assert_array_equal(plain, picture[40:80, 60:100])
     right = upright(picture, TurnedSquare((80.0, 60.0), 40.0, 90.0), (40, 40))
-    # Turned clockwise by a right angle: what is above in it lies to the right in the picture.
+    # Rotated clockwise by 90 degrees: its top is on the right in the picture.
     np.testing.assert_allclose(right.astype(int), np.rot90(picture[40:80, 60:100], 1).astype(int), atol=1)
     half = upright(picture, TurnedSquare((80.0, 60.0), 60.0, 45.0), (30, 30))
     assert half[15, 15, :2].astype(int) == pytest.approx([81, 61], abs=2)

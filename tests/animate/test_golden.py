@@ -1,4 +1,4 @@
-"""The published vectors through the Python API and through the command line: frames in, frames out."""
+"""The published vectors through the Python API and the command line: frames in, frames out."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def pictures(name, key):
 
 @pytest.fixture(scope="module", params=NAMES)
 def golden(request, tmp_path_factory):
-    """Name of a vector, its source picture, and its driving frames as a folder of PNG files."""
+    """Return name, source picture, and driving frames as a folder of PNG files, for each vector."""
     folder = tmp_path_factory.mktemp(request.param)
     Image.fromarray(pictures(request.param, "source")[0]).save(folder / "source.png")
     (folder / "driving").mkdir()
@@ -50,7 +50,7 @@ def test_command_line(golden, mode, run_cli, tmp_path):
     assert len(written) == len(expected) == result.json()["frames"]
     for path, frame in zip(written, expected, strict=True):
         difference = np.abs(np.asarray(Image.open(path), np.float32) - frame)
-        assert difference.max() <= 1.0, path  # one level, rounding of the result included
+        assert difference.max() <= 1.0, path  # one level, including rounding of the result
 
 
 def test_frames_are_those_of_the_command(golden):

@@ -1,4 +1,4 @@
-"""An animation that is stopped in the middle leaves nothing behind."""
+"""An animation that is stopped midway leaves nothing behind."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ PREPARED = ("--crop", "none")
 
 
 def start_long_run(folder, out):
-    """An animation that takes a minute, in a process of its own, once it has begun to write."""
+    """Start an animation that takes a minute in its own process, and wait until it has begun to write."""
     clip = write_clip(folder / "long.mp4", width=64, height=64, frames=1000)
     arguments = ["animate", folder / "portrait.png", clip, "-o", out, *PREPARED]
     process = ForkedCommand(*arguments)

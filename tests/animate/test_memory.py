@@ -1,4 +1,4 @@
-"""Memory does not grow with the length of the video: the peak of the whole process, as the system counts it."""
+"""Memory does not grow with the length of the video, by the system's count of the whole process's peak."""
 
 import sys
 from functools import partial

@@ -1,4 +1,4 @@
-"""Motion files and ranges of frames: equal to the whole, bit for bit; what is in a file, and what is refused."""
+"""Motion files and ranges of frames equal the whole, bit for bit; the content of files, and files that are rejected."""
 
 import json
 import shutil
@@ -158,7 +158,7 @@ def test_numbers_of_a_pattern_are_those_of_its_files(animator, shots, tmp_path):
     animator.animate(shots / "a.png", driving / "%04d.png", tmp_path / "whole/%04d.png", **options)
     whole = list(pictures(tmp_path / "whole").values())
     animator.animate(shots / "a.png", driving / "%04d.png", tmp_path / "part/%04d.png", frames="1005-1009", **options)
-    # 1007 and 1008 are missing: the frame before stays.
+    # 1007 and 1008 are missing: the frame before is held.
     assert list(pictures(tmp_path / "part")) == [f"{number}.png" for number in range(1005, 1010)]
     assert list(pictures(tmp_path / "part").values()) == whole[4:9]
     assert whole[5] == whole[6] == whole[7] != whole[8]
@@ -233,7 +233,7 @@ def taken(animator, shots, tmp_path_factory):
 
 
 def rewritten(path: Path, target: Path, tensors=None, header=None, metadata=None) -> Path:
-    """A motion file with some of its tensors, fields of its header or metadata changed."""
+    """Write a motion file with changes in some tensors, header fields or metadata."""
     with safe_open(path, framework="numpy") as file:
         texts = file.metadata()
     content = json.loads(texts["motion"])
@@ -341,7 +341,7 @@ def test_a_driving_video_is_opened_once_to_plan_and_once_to_render(
         counted[str(file).removeprefix("file:")] += mode != "w"
         return opened(file, mode, **more)
 
-    # A clip that was searched already, in another test, would not be searched again.
+    # A clip that another test has already searched would not be searched again.
     clip = Path(shutil.copy(shots / "talk.mp4", tmp_path))
     monkeypatch.setattr(av, "open", spy)
     animator.animate(shots / "a.png", clip, tmp_path / "a.mkv", audio="none", **options)

@@ -18,7 +18,7 @@ BOX = Box(139, 25, 317, 203)
 
 
 def drifted(square: np.ndarray) -> np.ndarray:
-    """What a model may make of a square: soft, with less contrast, too dark and too blue."""
+    """Return the square as a model may return it: soft, with less contrast, too dark and too blue."""
     soft = resize(resize(square, (square.shape[1] // 4, square.shape[0] // 4)), square.shape[1::-1])
     return (soft * np.array([0.88, 0.9, 0.95]) + np.array([0, 4, 14])).clip(0, 255).astype(np.uint8)
 
@@ -45,7 +45,8 @@ def test_no_box_shows_where_the_model_has_shifted_the_colours(astronaut):
     model = drifted(truth)
 
     def step(result: np.ndarray) -> float:
-        """Largest difference from the source in a band of five pixels inside the square, the median along it: what
+        """Return the largest difference from the source in a band of five pixels inside the square, the median along
+        it: what
         flat background shows, not the detail of hair that the model has lost."""
         difference = (result.astype(float) - astronaut)[25:203, 139:317].mean(2)
         bands = [difference[5:10], difference[-10:-5], difference[:, 5:10], difference[:, -10:-5]]
@@ -139,14 +140,15 @@ def test_the_mask_is_soft_at_every_edge_inside_the_picture_and_only_there(x, y, 
 
 
 def test_a_turned_square_comes_back_turned():
-    """A square of one colour in a grey picture: its middle and corners have it, outside nothing changes."""
+    """A square of one colour in a grey picture: its middle and corners have that colour, and nothing changes
+    outside."""
     background = np.full((100, 100, 3), 100, np.uint8)
     square, side = TurnedSquare((50.0, 50.0), 40.0, 45.0), 40
     truth = np.full((side, side, 3), 100, np.uint8)
     paste = TurnedPaste(background, square, truth, truth, lambda side: np.ones((side, side), np.float32))
     assert (paste(truth) == 100).all(), "what stands still is the picture"
     bright = np.full((80, 80, 3), 200, np.uint8)
-    bright[:40, :40] = 0  # the left upper quarter, which lies at the top
+    bright[:40, :40] = 0  # the upper left quarter, which is at the top
     made = paste(bright)
     assert (made[50, 60] == 200).all()
     assert (made[35, 50] == 0).all()

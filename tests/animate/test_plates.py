@@ -1,4 +1,4 @@
-"""Sources of more than 8 bits: outside the matte they return bit for bit, inside it nothing is rounded to 8 bits."""
+"""Sources of more than 8 bits: identical bit for bit outside the matte, and not rounded to 8 bits inside it."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +24,7 @@ BY_HAND = {"crop": plates.FACE, "driving_crop": "none", "motion": "relative"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Sources and a driving clip of three frames that the tests of this file only read."""
+    """Sources and a driving clip of three frames; read-only."""
     folder = tmp_path_factory.mktemp("plates")
     write_clip(folder / "driving.mp4", width=64, height=64, frames=3, audio=())
     plates.write(folder / "deep.png", plates.deep_codes(), "uint16")
@@ -43,14 +43,14 @@ def animator():
 
 
 def outside() -> np.ndarray:
-    """Where the matte of the face is 0: (512, 512)."""
+    """Return where the face's matte is 0, (512, 512)."""
     matte = np.zeros((512, 512), np.float32)
     matte[plates.INSIDE] = feather(Box(139, 25, 317, 203), 512, 512)
     return matte == 0
 
 
 def bits(path: Path, kind: str) -> np.ndarray:
-    """The numbers of a file as unsigned integers, so that -0 is not 0."""
+    """Return the values of a file as unsigned integers, so that -0 differs from 0."""
     pixels = plates.read(path, kind)
     return pixels if pixels.dtype == np.uint16 else pixels.view(np.uint16 if kind == "half" else np.uint32)
 
@@ -106,7 +106,7 @@ PQ, HLG = (9, 16, 9), (9, 18, 9)
     ],
 )
 def test_an_hdr_source_returns_bit_for_bit_with_its_tags(folder, animator, tmp_path, name, options, tags):
-    """In PNG of 16 bits and in ProRes; a turned phone video too. MP4 of 8 bits is tone-mapped as ever."""
+    """In 16-bit PNG and ProRes, including a rotated phone video; 8-bit MP4 is tone-mapped as before."""
     from media_factory import tagged
 
     from fommctl.media.colour import ColourTags
@@ -126,7 +126,7 @@ def test_an_hdr_source_returns_bit_for_bit_with_its_tags(folder, animator, tmp_p
             writer.write(light, Fraction(0), Fraction(1, 25))
     before = np.rint(read_picture(tmp_path / name, deep=True).plate.values * np.float32(65535)).astype(np.uint16)
     assert len(np.unique(before[..., 0])) > 256
-    # Of a turned picture the square is another, which shows the edge of nothing.
+    # A rotated picture has another square, which does not reach any edge.
     crop = {**BY_HAND, "crop": "195,309,178"} if name == "hlg.mp4" else BY_HAND
     still = outside()[::-1, ::-1] if name == "hlg.mp4" else outside()
     animator.animate(tmp_path / name, folder / "driving.mp4", tmp_path / "out/%04d.png", **crop)
@@ -199,7 +199,7 @@ def test_light_above_the_models_white_comes_from_the_source(folder, animator, tm
 
 
 class Halved:
-    """A frame filter that asks for floats."""
+    """A frame filter that receives floats."""
 
     floats = True
 
@@ -209,7 +209,7 @@ class Halved:
 
 
 def brightened(frame, index):
-    """A frame filter of 8 bits that changes the uppermost rows."""
+    """Return a frame with brighter top rows; an 8-bit frame filter."""
     assert frame.dtype == np.uint8
     frame = frame.copy()
     frame[:4] = 255
@@ -242,7 +242,7 @@ def test_a_float_filter_of_an_8_bit_result(folder, animator, tmp_path, monkeypat
 
 
 def coordinates(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """ST coordinates of pixels of the source: from the left, and from the bottom."""
+    """Return the ST coordinates of pixels of the source: from the left, and from the bottom."""
     return np.stack([(columns + 0.5) / 512, 1 - (rows + 0.5) / 512], axis=-1)
 
 
@@ -272,7 +272,7 @@ def test_the_matte_as_a_layer_of_the_result(folder, animator, tmp_path):
     pixels = plates.read(tmp_path / "1002.exr")
     assert np.array_equal(pixels[..., 3] == 0, outside())
     assert np.array_equal(pixels[outside()][:, :3], plates.read(folder / "half.exr")[outside()])
-    # The layer is no transparency of the colours.
+    # The layer is not the colours' transparency.
     assert not probe(tmp_path / "1002.exr").has_alpha
 
 

@@ -1,4 +1,4 @@
-"""What a compositing pipeline gives `fommctl animate` and gets back: sequences, spaces, attributes, bad plates."""
+"""Compositing pipelines around `fommctl animate`: sequences, spaces, attributes, bad plates."""
 
 import struct
 import sys
@@ -26,7 +26,7 @@ FILM = Fraction(24000, 1001)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Plates that the tests of this file only read."""
+    """Plates; read-only."""
     folder = tmp_path_factory.mktemp("post")
     plates.write(folder / "plate.exr", plates.linear(), "half", reelName="A001C003", PixelAspectRatio=2.0)
     write_clip(folder / "driving.mp4", width=64, height=64, frames=3, audio=())
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def animate(run_cli, folder):
-    """animate(source, driving, output, *options) -> the result of the command; names lie in the folder."""
+    """animate(source, driving, output, *options): returns the result of the command; names are in the folder."""
 
     def run(source, driving, output, *options):
         return run_cli("animate", folder / source, folder / driving, "-o", output, *BY_HAND, *options)
@@ -124,7 +124,7 @@ def test_timecodes_without_a_rate_are_carried_as_they_count(animate, tmp_path, s
 
 
 @pytest.mark.parametrize("suffix", ["exr", "dpx", "tif"])
-def test_inspect_tells_what_made_a_plate(animate, run_cli, tmp_path, suffix):
+def test_inspect_shows_how_a_plate_was_made(animate, run_cli, tmp_path, suffix):
     assert animate("plate.exr", "driving.mp4", tmp_path / f"####.{suffix}", "--frames", "1", "--sidecar").code == 0
     found = run_cli("inspect", next(tmp_path.glob(f"*.{suffix}")), "--json").json()
     assert "Synthetic video, animated by fommctl" in str(found)
@@ -196,7 +196,8 @@ def test_a_view_of_the_configuration(animate, folder, tmp_path):
 
 
 def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
-    """Outside the matte the source returns bit for bit, and at its soft edge what the tone map has cut off."""
+    """Outside the matte, the source is identical bit for bit; at its soft edge, so are values that the tone map has
+    clipped."""
     light = plates.linear() * 4
     light[20:60, 130:330] = 60.0  # across the upper edge of the square
     plates.write(tmp_path / "bright.exr", light, "float")
@@ -220,7 +221,7 @@ def test_a_view_with_a_tone_map_leaves_no_seam(animate, tmp_path):
         (("--layer", "spce"), "plate.exr has no layer 'spce'", ""),
     ],
 )
-def test_unknown_names_are_told_with_the_nearest(animate, tmp_path, options, message, hint):
+def test_unknown_names_are_reported_with_the_nearest(animate, tmp_path, options, message, hint):
     result = animate("plate.exr", "driving.mp4", tmp_path / "####.exr", *options)
     assert result.code == 2
     assert message in result.stderr
@@ -349,7 +350,7 @@ def depth_file(path: Path) -> None:
         (depth_file, "has no colours"),
     ],
 )
-def test_bad_plates_are_told_in_one_line(animate, tmp_path, make, complaint):
+def test_bad_plates_are_reported_in_one_line(animate, tmp_path, make, complaint):
     make(tmp_path / "bad.exr")
     result = animate(tmp_path / "bad.exr", "driving.mp4", tmp_path / "o/####.exr")
     assert result.code == 3
@@ -358,7 +359,7 @@ def test_bad_plates_are_told_in_one_line(animate, tmp_path, make, complaint):
 
 
 def integers_of_32_bits(path: Path) -> None:
-    """A baseline TIFF, which OpenImageIO reads and does not write."""
+    """Write a baseline TIFF, which OpenImageIO reads but does not write."""
     codes = plates.deep_codes().astype("<u4") << 16
     data, place = codes.tobytes(), 8 + codes.nbytes
     more = place + 2 + 12 * 11 + 4
@@ -472,7 +473,7 @@ def test_negative_numbers(animate, tmp_path, driving):
 
 
 def test_a_plate_for_which_there_is_no_memory(animate, tmp_path, monkeypatch):
-    """Said in one line, before it is read; as much memory as is free decides, or the limit of a container."""
+    """One error line before the plate is read; the limit is the free memory, or that of the container."""
     monkeypatch.setattr("fommctl.media.limits.BYTES_A_PIXEL", 20_000)
     monkeypatch.setattr("fommctl.machine.memory", lambda: (8 << 30, 4 << 30))
     result = animate("plate.exr", "driving.mp4", tmp_path / "o/####.exr")

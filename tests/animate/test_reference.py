@@ -30,7 +30,7 @@ def test_frames_without_landmarks_are_skipped():
 def test_hidden_points_do_not_count():
     hidden = np.concatenate((SQUARE, [[np.nan, np.nan]]))
     visible = np.concatenate((LEANING, [[40, 40]]))
-    # Of five points four count: the published distance, scaled up.
+    # Four of five points count: the published distance, scaled up.
     assert nearest_pose(hidden, [visible])[1] == pytest.approx(4 * 0.25**2 * 5 / 4)
     assert nearest_pose(visible, [hidden, visible])[0] == 1
     with pytest.raises(InputError, match="no driving frame"):
@@ -38,7 +38,7 @@ def test_hidden_points_do_not_count():
 
 
 @pytest.mark.parametrize("driving", [[], [None, None], [np.zeros((4, 2))]])
-def test_where_nothing_can_be_compared_that_is_said(driving):
+def test_incomparable_frames_are_reported(driving):
     with pytest.raises(InputError, match="no driving frame"):
         nearest_pose(SQUARE, driving)
 

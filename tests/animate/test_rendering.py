@@ -1,4 +1,4 @@
-"""The model's loop: batches, their order, and what happens when the device's memory does not suffice."""
+"""The model's loop: batches, their order, and a lack of memory on the device."""
 
 from fractions import Fraction
 
@@ -17,10 +17,8 @@ from fommctl.threads import batches
 
 
 class SmallMemory:
-    """A renderer whose frames are their own keypoints; it takes at most `room` frames at once.
-
-    No GPU is at hand to run out of memory on: this stands for one.
-    """
+    """A renderer whose frames are their own keypoints, for at most `room` frames at once; replaces a GPU that runs out
+    of memory."""
 
     device = torch.device("cpu")
 
@@ -47,7 +45,7 @@ def driving(count):
 
 
 def shown(renderer, batch_size, count):
-    """Number and shade of each rendered frame, and the batch size at the end."""
+    """Return index and shade of each rendered frame, and the batch size at the end."""
     still = Motion(torch.zeros(1, 1, 2))
     moves = MotionTransfer(still, [still], mode="absolute", adapt_scale=False, smooth=True)
     detector, squares = MotionDetector(renderer, batch_size), SquareRenderer(renderer, None, batch_size)

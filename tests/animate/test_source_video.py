@@ -1,4 +1,5 @@
-"""A video as source: the driving frame of a time moves the source's frame of that time, to the end of the shorter."""
+"""A video as source: each of its frames is moved by the driving frame at the same time, to the end of the shorter
+one."""
 
 import json
 from fractions import Fraction
@@ -21,7 +22,7 @@ OPTIONS = {"detail": False}
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A talking head of 9 frames with 25 a second as driving video, and another of 6 frames as source."""
+    """A talking head of 9 frames at 25 per second as driving video, and another of 6 frames as source."""
     folder = tmp_path_factory.mktemp("films")
     face_clip(folder / "driving.mp4", count=9, rate=Fraction(25))
     face_clip(folder / "source.mkv", count=6, rate=Fraction(25))

@@ -1,4 +1,4 @@
-"""Transfer, hulls, smoothing and the order in which they are applied, on cases computed by hand."""
+"""Transfer, hulls, smoothing and their order, for cases computed by hand."""
 
 import pytest
 import torch
@@ -70,11 +70,12 @@ def test_the_closed_inverse_is_the_inverse(values):
 
 
 def test_covariances_change_as_the_driving_ones_have():
-    """By hand: twice as wide since the reference, so the source gets twice as wide; no variance becomes 1e-6."""
+    """By hand: the driving one is twice as wide as in the reference, so the source becomes twice as wide; variances
+    stay above 1e-6."""
     driving = torch.diag(torch.tensor([0.08, 0.02])).expand(1, 1, 2, 2)
     reference = torch.diag(torch.tensor([0.04, 0.02])).expand(1, 1, 2, 2)
     source = torch.tensor([[0.03, 0.004], [0.004, 0.01]]).expand(1, 1, 2, 2)
-    # diag(2, 1) times source is no symmetric matrix: half of it and of its transpose is.
+    # diag(2, 1) times source is not symmetric; the mean of it and its transpose is.
     wanted = torch.tensor([[0.06, 0.006], [0.006, 0.01]])
     torch.testing.assert_close(adapted_covariances(driving, reference, source)[0, 0], wanted)
     torch.testing.assert_close(adapted_covariances(reference, reference, source), source, atol=1e-7, rtol=0)
@@ -84,7 +85,7 @@ def test_covariances_change_as_the_driving_ones_have():
 
 
 def test_openings_move_further_and_never_past_each_other():
-    """By hand: lips part by 0.1, eyelids close by 0.3, twice as far; the chin goes with the lower lip."""
+    """By hand: lips part by 0.1, eyelids close by 0.3, twice as far; the chin moves with the lower lip."""
     still = torch.tensor([[0.0, 0.2], [0.0, 0.3], [0.0, 0.6], [-0.3, 0.0], [-0.3, -0.4], [0.5, 0.5]])
     driving = still.clone()
     driving[[1, 2], 1] += 0.1
@@ -98,7 +99,7 @@ def test_openings_move_further_and_never_past_each_other():
     torch.testing.assert_close(moves[0], driving)
     wanted = driving.clone()
     wanted[[1, 2], 1] += 0.1
-    wanted[4, 1] = 0.0  # 0.2 further than 0.1 from the lower lid: they meet
+    wanted[4, 1] = 0.0  # 0.2 further, from a distance of 0.1 to the lower lid: they meet
     torch.testing.assert_close(moves[1], wanted)
     wanted = driving.clone()
     wanted[[1, 2], 1] -= 0.1
@@ -118,7 +119,7 @@ def test_openings_move_further_and_never_past_each_other():
 
 
 def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
-    """By hand; the lips of the driver are `first` apart, then `then`, closed lips are found at 0.02 at most."""
+    """By hand: the driver's lips are `first` apart, then `then`; closed lips are at most 0.02 apart."""
 
     def lips(apart: float) -> torch.Tensor:
         return torch.tensor([[0.0, 0.2], [0.0, 0.2 + apart], [0.0, 0.6 + apart], [0.5, 0.5]])
@@ -132,7 +133,7 @@ def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
         frames = torch.stack([lips(each) for each in (first, first + 0.1, then)])
         begun, _, moved = transfer(motion(frames), [Moment(0), Moment(1), Moment(2)]).keypoints
         torch.testing.assert_close(begun, lips(source))  # a shot begins with the source as it is
-        assert float(moved[2, 1] - moved[1, 1]) == pytest.approx(0.4)  # the chin goes with the lip
+        assert float(moved[2, 1] - moved[1, 1]) == pytest.approx(0.4)  # the chin moves with the lip
         torch.testing.assert_close(moved[[0, 3]], lips(source)[[0, 3]])
         return float(moved[1, 1] - moved[0, 1])
 

@@ -1,4 +1,4 @@
-"""Warnings of reader and writer reach a person: in text, in JSON, and in the lines of a batch."""
+"""Warnings of reader and writer reach the user: in text, in JSON, and in the lines of a batch."""
 
 import json
 from fractions import Fraction
@@ -17,7 +17,7 @@ NONE = ("--crop", "none", "--precision", "fp32")
 
 
 def told(run_cli, *arguments) -> tuple[str, list[str]]:
-    """What a run says on stderr, and the warnings of its JSON; each is in both."""
+    """Return a run's stderr and the warnings in its JSON, which have the same warnings."""
     result = run_cli("animate", *arguments, "--json")
     assert result.code == 0, result.stderr
     for warning in result.json()["warnings"]:
@@ -54,7 +54,7 @@ def test_numbers_that_are_missing_and_a_size_made_even(run_cli, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kept"), [("out.mp4", False), ("out.gif", False), ("out.webm", True), ("out.mov", True)]
 )
-def test_transparency_is_kept_or_its_loss_told(run_cli, tmp_path, name, kept):
+def test_transparency_is_kept_or_its_loss_reported(run_cli, tmp_path, name, kept):
     pixels = np.array(Image.open(ASTRONAUT).convert("RGBA"))
     pixels[:, :100, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "clear.png")
@@ -80,7 +80,7 @@ def test_quiet_prints_nothing_and_the_json_has_the_warnings(run_cli, tmp_path):
     assert any("timecode" in warning for warning in again.json()["warnings"])
 
 
-def test_a_batch_tells_the_warnings_of_its_jobs(run_cli, tmp_path):
+def test_a_batch_reports_the_warnings_of_its_jobs(run_cli, tmp_path):
     portrait(tmp_path / "p.png")
     write_clip(tmp_path / "a.mov", width=256, height=256, frames=3, rate=Fraction(25), timecode="01:00:00:00")
     (tmp_path / "jobs.jsonl").write_text(
@@ -104,7 +104,7 @@ def test_a_batch_tells_the_warnings_of_its_jobs(run_cli, tmp_path):
         (("--crop", "100,10,200", "--driving-crop", "10,0,54"), []),
     ],
 )
-def test_squeezed_pictures_and_squares_beyond_them_are_told(run_cli, tmp_path, options, expected):
+def test_squeezed_pictures_and_squares_beyond_them_are_reported(run_cli, tmp_path, options, expected):
     clip = write_clip(tmp_path / "a.mp4", width=96, height=54, frames=2)
     _, warnings = told(run_cli, ASTRONAUT, clip, "-o", tmp_path / "out.mp4", "--precision", "fp32", *options)
     assert len(warnings) == len(expected)
@@ -116,7 +116,7 @@ def test_frames_takes_the_middle_of_pictures_of_another_shape():
     wide = np.zeros((256, 456, 3), np.uint8)
     face = np.array(Image.open(ASTRONAUT).convert("RGB").crop((100, 0, 356, 256)))
     wide[:, 100:356] = face
-    # What is beside the square does not count.
+    # What is outside the square does not matter.
     wide[:, :100], wide[:, 356:] = 255, 40
     squares = list(animator.frames(face, [face]))
     np.testing.assert_array_equal(squares, list(animator.frames(wide, [wide])))

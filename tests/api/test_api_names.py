@@ -1,7 +1,5 @@
-"""What plugins may rely on is written down: a name that goes, or a parameter, is noticed here and not by their authors.
-
-`python tests/api/test_api_names.py` writes the list anew.
-"""
+"""The API for plugins is recorded, so that removing a name or a parameter is noticed here, not by plugin authors.
+`python tests/api/test_api_names.py` rewrites the record."""
 
 import ast
 import importlib
@@ -18,12 +16,13 @@ COLLECTED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def documented_modules() -> list[str]:
-    """Those that the guide names in its table of modules."""
+    """Return the modules in the guide's table."""
     return re.findall(r"^\| `(fommctl\.api[a-z_.]*)` \|", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """`__all__`, else what is made at the top of the module, or imported there under its own name on purpose."""
+    """Return `__all__` or, without it, the names defined at the top level of the module, or deliberately imported
+    there."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
     names = set()
@@ -39,7 +38,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def signature(value: object) -> str:
-    """`(name, other=)`: parameters, with a mark at those that may be left out; nothing where there are none to see."""
+    """Return `(name, other=)`: the parameters, with a mark after optional ones; empty if there are none to be seen."""
     try:
         parameters = inspect.signature(value).parameters.values()  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -53,7 +52,7 @@ def signature(value: object) -> str:
 
 
 def described(name: str, value: object) -> Iterator[str]:
-    """A name with what can be handed to it; of a class also its own members."""
+    """Yield a name with its parameters; for a class, also its own members."""
     if not inspect.isclass(value):
         yield name + (signature(value) if inspect.isroutine(value) else "")
         return
@@ -64,7 +63,7 @@ def described(name: str, value: object) -> Iterator[str]:
 
 
 def surface() -> list[str]:
-    """Every public name of the documented modules."""
+    """Return every public name of the documented modules."""
     lines = []
     for module in map(importlib.import_module, documented_modules()):
         for name in public_names(module):
@@ -73,7 +72,7 @@ def surface() -> list[str]:
 
 
 def test_the_guide_documents_every_module_for_plugins() -> None:
-    """Those that it does not name make up `fommctl.api` itself, and hold nothing else that is public."""
+    """The other modules make up `fommctl.api` itself, and contain nothing else that is public."""
     parts = {"protocols", "specs"}
     there = {f"fommctl.api.{path.stem}" for path in (ROOT / "fommctl" / "api").glob("[a-z]*.py")}
     assert there - {f"fommctl.api.{part}" for part in parts} == set(documented_modules()) - {"fommctl.api"}

@@ -1,4 +1,4 @@
-"""What a broken promise says of what came instead."""
+"""Messages of failed contract checks say what came instead."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The contract suites notice what they promise to notice."""
+"""The contract suites find the violations that they are meant to find."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -180,7 +180,7 @@ def test_an_embedder_that_is_not_ready_is_not_built() -> None:
 
 
 class Spoilt:
-    """A renderer of which one method is replaced."""
+    """A renderer with one method replaced."""
 
     def __init__(self, renderer: Any, **methods: Any) -> None:
         self.renderer, self.methods = renderer, methods

@@ -1,4 +1,4 @@
-"""The contract of metrics notices what it promises to notice."""
+"""The contract suite of metrics finds the violations that it is meant to find."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ Score = Callable[[FrameChunk, MetricClip], Any]
 
 
 class Stream:
-    """Mean over frames of what `score` gives for a chunk."""
+    """A scorer whose value is the mean over frames of `score` of each chunk."""
 
     def __init__(self, score: Score) -> None:
         self.score = score
@@ -73,7 +73,7 @@ def alone(chunk: FrameChunk, clip: MetricClip) -> Any:
 
 
 class Counting:
-    """Scores that tell other numbers than they should."""
+    """A scorer that reports wrong counts."""
 
     def __init__(self, change: dict[str, Any]) -> None:
         self.change = change

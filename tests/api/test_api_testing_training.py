@@ -1,4 +1,4 @@
-"""The contract of backends that train: ours keep it, and broken ones are told apart."""
+"""The contract suite of backends that train: the built-in backends pass, broken ones fail."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ def test_ours_keeps_it(host: Host) -> None:
 
 
 class Broken:
-    """The FOMM backend with its phases changed."""
+    """The FOMM backend with modified phases."""
 
     def __init__(self, backend: Any, change: Any) -> None:
         self.backend, self.change = backend, change
@@ -48,7 +48,7 @@ def lacking(phases: list[TrainingPhase]) -> list[TrainingPhase]:
 
 
 class Exact(torch.nn.Module):
-    """A phase that mixes types where autocast makes some of them half precision."""
+    """A phase that mixes types where autocast gives some of them half precision."""
 
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_broken_promises_are_named(change: Any, message: str, host: Host) -> Non
         check_training(broken, model_params, train_params)
 
 
-def test_a_backend_without_training_is_told(host: Host) -> None:
+def test_a_backend_without_training_is_reported(host: Host) -> None:
     spec, model_params, train_params = given(host)
     with pytest.raises(AssertionError, match="training"):
         check_training(replace(spec, build=lambda params: torch.nn.Identity()), model_params, train_params)

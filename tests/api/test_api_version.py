@@ -1,4 +1,4 @@
-"""Which plugins suit this version of fommctl, by what their distributions depend on."""
+"""Compatibility of plugins with this version of fommctl, by the dependencies of their distributions."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The plugin host: what plugins may do wrong, and that they are treated alike whoever made them."""
+"""The plugin host: faulty plugins, and equal treatment of all plugins."""
 
 import logging
 import sys
@@ -39,7 +39,7 @@ def test_first_party_plugins_come_through_the_entry_points(host: Host) -> None:
 
 
 def test_a_third_party_plugin_is_treated_like_ours(third_party: Callable[..., None]) -> None:
-    """What is known of it, `plugins list` shows."""
+    """`plugins list` shows what is known of it."""
     third_party(GOOD)
     host = load_host()
     scorer = host.find("metric", "mean-difference").build().clip(MetricClip("clip", rate=25.0))

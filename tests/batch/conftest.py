@@ -1,4 +1,4 @@
-"""Shots that jobs are made of."""
+"""Shots for jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batches import write_shots
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
+    """Read-only shots."""
     return write_shots(tmp_path_factory.mktemp("shots"))
 
 

@@ -115,7 +115,7 @@ def test_every_problem_has_its_line(tmp_path: Path, host: Host) -> None:
     ]
 
 
-def test_columns_that_do_not_exist_are_told_once(tmp_path: Path, host: Host) -> None:
+def test_columns_that_do_not_exist_are_reported_once(tmp_path: Path, host: Host) -> None:
     found = parsed(tmp_path, host, "\nSource,drivin,note\na.png,d.mp4,x\nb.png,d.mp4,y\n")
     assert (found.jobs, found.problems) == ([], [])
     assert [(each.where, each.message) for each in found.fatal] == [

@@ -1,4 +1,4 @@
-"""What is known to be wrong with jobs before the first one starts."""
+"""Errors in jobs that are found before the first one starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def told(folder: Path, host: Host, output: str, **options: Path) -> list[str]:
     return [problem.message for problem in Checker(host, None, local=True).check([job], lambda done: None)]
 
 
-def test_a_problem_that_two_checks_meet_is_told_once(tmp_path: Path, host: Host) -> None:
+def test_a_problem_that_two_checks_meet_is_reported_once(tmp_path: Path, host: Host) -> None:
     assert told(tmp_path, host, "result") == [f"'result' has no file type: {tmp_path / 'result'}"]
 
 

@@ -1,4 +1,4 @@
-"""Connecting to Ray: what is said where it cannot be, and that a Ray of others stays."""
+"""Connecting to Ray: errors if that fails, and that other users' clusters keep running."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from fommctl.errors import MissingError, UsageError
 
 
 class RayError(Exception):
-    """As ray.exceptions has it."""
+    """The exception of ray.exceptions."""
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, *, running: bool = False, error: Exception | None = None) -> list[str]:
-    """A module `ray` that starts nothing, for errors that a real one cannot be made to raise; returns its calls."""
+    """Install a module `ray` that starts nothing, for errors that a real one cannot be made to raise; return its
+    calls."""
     calls: list[str] = []
 
     def init(**options: Any) -> None:

@@ -1,4 +1,4 @@
-"""`fommctl batch` on real files: what is rendered, what is kept, what is said."""
+"""`fommctl batch` on real files: rendering, kept results and messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def said(result, code: int = 0) -> dict:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_frames_are_those_of_animate_alone(folder, run_cli, monkeypatch, workers):
-    """Bit for bit, with jobs that share their source and workers of their own: the very files are equal."""
+    """The files are identical, with jobs that share their source and workers of their own."""
     jobs = write_jobs(
         folder,
         [
@@ -66,7 +66,7 @@ def test_a_second_run_does_what_is_missing_or_changed_and_nothing_else(folder, r
     before = len(states(folder))
     assert reasons() == {}
     assert said(run_cli(*words(jobs, "--json")))["counts"]["kept"] == 4
-    # What a file is called and when it was written is not what it holds.
+    # Names and modification times of files do not matter, only their content.
     (folder / "a.png").rename(folder / "c.png")
     shutil.copyfile(folder / "c.png", folder / "a.png")
     (folder / "c.png").unlink()
@@ -170,7 +170,7 @@ def test_a_warning_of_a_job_of_this_process_is_shown_once(folder, run_cli):
 
 
 def test_jobs_that_fail(folder, run_cli):
-    """A driving video that breaks off in the middle of a job, after the good first frames that the checks see."""
+    """A driving video ends in the middle of a job, after good first frames, which the checks see."""
     rows = [
         {"source": "a.png", "driving": "d1.mp4", "output": "1.mkv", "best_frame": 99},
         {"source": "a.png", "driving": "d2.mp4", "output": "2.mkv"},
@@ -189,7 +189,7 @@ def test_jobs_that_fail(folder, run_cli):
     assert [state for output, state in states(folder) if output == "1.mkv"] == ["started", "failed"] * 2
     assert [line["attempt"] for line in lines(folder) if line["output"] == "3.mkv"] == [1, 1, 2, 2]
     assert not (folder / "1.mkv").exists()
-    # Only those are tried again, and the first failure is the last.
+    # Only those are retried, and the first failure is the last.
     result = run_cli(*words(jobs, "--workers", 0, "--fail-fast", "--json"))
     assert said(result, 6)["counts"] == {"done": 0, "kept": 1, "failed": 1, "not started": 1}
     rows[0]["best_frame"] = rows[2]["best-frame"] = 1

@@ -1,4 +1,4 @@
-"""Files are hashed once, and again when they were written to."""
+"""Files are hashed once, and again after they were modified."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fommctl.errors import InputError
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test has just written counts as written long ago."""
+    """Make files that a test has just written count as old."""
     monkeypatch.setattr(module, "SETTLED_NS", -(10**18))
 
 
@@ -25,7 +25,7 @@ def sha(content: str) -> str:
 
 
 def marked(memory: Path) -> None:
-    """Put another value beside every state in the memory: whoever returns it has not read the file."""
+    """Change the stored values, so that whoever returns one has not read the file."""
     found = json.loads(memory.read_text())
     memory.write_text(json.dumps({path: [*entry[:4], "from memory"] for path, entry in found.items()}))
 
@@ -40,7 +40,7 @@ def test_what_nobody_wrote_to_is_not_read_again(tmp_path: Path) -> None:
     first.remember()
     marked(memory)
     assert Hashes(memory)(file) == "from memory"
-    # The same length and the same time: only the time of any change tells.
+    # Equal length and modification time: only the time of any change differs.
     status = file.stat()
     file.write_text("take 2")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -78,7 +78,7 @@ def test_files_of_other_jobs_stay_in_the_memory(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
-    """Within one tick of the file system's clock it could be written to again."""
+    """It could be modified again within one tick of the file system's clock."""
     (tmp_path / "d.mp4").write_text("take 1")
     hashes = Hashes(tmp_path / "hashes.json")
     hashes(tmp_path / "d.mp4")
@@ -113,6 +113,6 @@ def test_several_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> None:
         assert [hashes(path) for path in paths] == [sha(path.name * 1000) for path in paths]
         with pytest.raises(InputError, match=r"cannot read .*gone"):
             hashes(tmp_path / "gone.mp4")
-    # Whoever is interrupted waits for no large file.
+    # An interrupt does not wait for a large file.
     with pytest.raises(KeyboardInterrupt), Hashes().ahead([*paths] * 3):
         raise KeyboardInterrupt

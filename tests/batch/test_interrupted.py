@@ -1,4 +1,4 @@
-"""Batches that are stopped, killed, limited, or run at the same time: nothing is half-written, nothing done twice."""
+"""Batches that are stopped, killed, limited, or run at the same time: nothing is half-written or done twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def jobs_of(folder: Path, count: int = 3) -> Path:
 
 
 def at_the_gate(folder: Path, process: ForkedCommand, name: str) -> int:
-    """Wait until the job is in the middle of its frames; returns its worker."""
+    """Wait until the job is in the middle of its frames; return its worker."""
     until(lambda: any(f".{name}.fommctl-" in each for each in hidden(folder)) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     worker = worker_of(process.pid)
@@ -45,7 +45,7 @@ def at_the_gate(folder: Path, process: ForkedCommand, name: str) -> int:
 
 
 def told_to_leave(worker: int) -> bool:
-    """Whether it has taken its SIGTERM: it heeds no second one."""
+    """Return whether the process has received SIGTERM; it ignores a second one."""
     try:
         status = (Path("/proc") / str(worker) / "status").read_text()
     except OSError:
@@ -58,14 +58,14 @@ def told_to_leave(worker: int) -> bool:
 def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
     folder: Path, site: Path, run_beside: Callable[..., command_line.Result]
 ) -> None:
-    """Three times at the same job; the next run goes on with it each time."""
+    """Three times during the same job; the next run continues with it each time."""
     jobs, before = jobs_of(folder), [("0.mkv", "started"), ("0.mkv", "done")]
     for number in (signal.SIGTERM, signal.SIGINT):
         (folder / "1.mkv.gate").touch()
         process = start(jobs, "--json", path=site)
         worker = at_the_gate(folder, process, "1")
         process.send_signal(number)
-        # The plugin's filter is beyond the reach of signals; what it holds up is cleaned up when it lets go.
+        # Signals do not reach the plugin's filter; its job is cleaned up when the filter returns.
         until(lambda worker=worker: told_to_leave(worker))
         (folder / "1.mkv.gate").unlink()
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
@@ -82,7 +82,7 @@ def test_a_batch_that_is_stopped_or_killed_loses_the_job_at_work(
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     until(lambda: not alive(worker))
-    # A killed process leaves a torn line at worst.
+    # A killed process leaves at most a torn line.
     with (folder / "status.jsonl").open("ab") as file:
         file.write(b'{"time": "2026-')
     (folder / "1.mkv.gate").unlink()
@@ -123,7 +123,7 @@ def test_two_batches_at_once_share_the_jobs(folder: Path) -> None:
 
 
 def test_a_full_disk_ends_the_batch(folder: Path) -> None:
-    """A limit on the size of files stands for it; the status file is smaller."""
+    """A limit on file sizes simulates it; the status file is smaller."""
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": f"{n}.mkv"} for n in range(3)])
     small = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
     with ForkedCommand(*words(jobs, "--json"), limit=small) as process:

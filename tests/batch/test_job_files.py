@@ -1,4 +1,4 @@
-"""What is read from files of jobs, and what is said of those that are none."""
+"""Reading job files, and errors for files that are not job files."""
 
 from __future__ import annotations
 

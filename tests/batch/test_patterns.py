@@ -25,11 +25,11 @@ def shots(tmp_path: Path) -> Path:
     [
         ("*.mp4", ["take2.mp4", "take10.mp4"]),
         ("take?.mp4", ["take2.mp4"]),
-        ("a[1].png", ["a[1].png"]),  # a file of this very name
+        ("a[1].png", ["a[1].png"]),  # a file with exactly this name
         ("a[12].png", ["a1.png"]),
         ("**/x.mp4", ["day2/x.mp4", "day10/x.mp4"]),
         ("day*/%05d.png", ["day2/%05d.png", "day10/%05d.png"]),
-        ("none.mp4", ["none.mp4"]),  # whether it is there is asked later
+        ("none.mp4", ["none.mp4"]),  # its existence is checked later
         ("day2/../take2.mp4", ["take2.mp4"]),
     ],
 )
@@ -41,7 +41,7 @@ def test_patterns_in_the_order_in_which_people_count(shots: Path, pattern: str, 
 def test_a_pattern_that_fits_nothing(shots: Path) -> None:
     with pytest.raises(InputError, match=r"no file matches the pattern 'x\*\.mp4'"):
         expand("x*.mp4", shots)
-    # The folder's own name is no pattern.
+    # The folder's own name is not a pattern.
     odd = shots / "[b]*"
     odd.mkdir()
     (odd / "y.mp4").write_text("")

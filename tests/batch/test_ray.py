@@ -1,5 +1,4 @@
-"""`fommctl batch --engine ray` on a real Ray with two workers: what is rendered, what is lost and done again, what is
-left behind."""
+"""`fommctl batch --engine ray` on a real Ray with two workers: results, lost and repeated work, leftovers."""
 
 from __future__ import annotations
 
@@ -30,13 +29,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
+    """Read-only shots."""
     return write_shots(tmp_path_factory.mktemp("shots"), frames=FRAMES)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRay]:
-    """With a plugin that holds jobs up."""
+    """A cluster with a plugin that holds jobs up."""
     site = tmp_path_factory.mktemp("site")
     distributions.install(site, GATE, name="gate", entry="gate")
     with running_ray(PYTHONPATH=str(site), FOMMCTL_OFFLINE="1") as ray:
@@ -44,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRay]:
 
 
 def at_the_gate(output: Path) -> int:
-    """The process that has come to the gate of this output."""
+    """Wait for the process that is held up at this output, and return its id."""
     file = output.with_name(f"{output.name}.gate.process")
     until(lambda: file.exists() and file.read_text().endswith("\n"), PATIENCE_S)
     number = int(file.read_text())
@@ -104,7 +103,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_time(cluster, folder, run
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d?.mp4", "output": "{driving.stem}.mkv"}])
     (folder / "d2.mkv.gate").touch()
     process = begin(cluster, jobs)
-    # The others are done meanwhile, so that the one at the gate is the only one at work.
+    # The others finish meanwhile, so that only the one at the gate is running.
     until(lambda: states(folder).count(("d1.mkv", "done")) + states(folder).count(("d3.mkv", "done")) == 2, PATIENCE_S)
     os.kill(at_the_gate(folder / "d2.mkv"), signal.SIGKILL)
     # Ray starts the worker again and repeats the job.
@@ -119,7 +118,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_its_time(cluster, folder, run
 
 
 def test_a_range_whose_worker_is_killed_is_rendered_again(cluster, folder, run_cli):
-    """The job does not notice: sound, times and frames are those of one piece."""
+    """The job does not notice: sound, times and frames are those of a single run."""
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": "d1.mkv", "smooth": True}])
     (folder / "d1.mkv.gate").touch()
     process = begin(cluster, jobs, "--split", "4")

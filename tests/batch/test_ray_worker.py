@@ -1,4 +1,4 @@
-"""A worker of a Ray cluster, without the cluster; with one it is tested in test_ray.py."""
+"""A worker of a Ray cluster, without the cluster; test_ray.py tests it with one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which jobs run, why, in which order, and what becomes of those that fail."""
+"""Which jobs run, why, in which order, and what happens to those that fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY = Key("k", {"source": "s", "driving": "d"})
 
 
 class Silent:
-    """Nobody watches."""
+    """An observer that does nothing."""
 
     def started(self, job: Job, attempt: int) -> None:
         pass
@@ -89,15 +89,15 @@ def test_a_job_is_planned_by_what_is_known_of_its_output(tmp_path: Path) -> None
     assert (
         plan_job(job, Key("x", {"source": "s", "driving": "new"}), status.of(job.output)).reason == "changed: driving"
     )
-    assert planned("failed", error={"message": "no"}) == "failed: no"  # the output is as a batch left it
+    assert planned("failed", error={"message": "no"}) == "failed: no"  # the output is as left by a batch
     job.output.unlink()
     assert planned("done", **own) == "missing"
     assert may_replace(job, status.of(job.output))
 
 
 @pytest.mark.parametrize("state", ["started", "interrupted", "failed", "done"])
-def test_a_result_that_was_edited_is_nobody_else_s(tmp_path: Path, state: str) -> None:
-    """Whatever the last record of it is: only --overwrite renders over it."""
+def test_an_edited_result_is_kept(tmp_path: Path, state: str) -> None:
+    """Whatever its last record is, only --overwrite replaces it."""
     job, status = job_of(tmp_path), status_of(tmp_path)
     more = {"size": 3, "mtime_ns": 4} if state == "done" else {}
     status.add(job.output, "done", key="k", parts=KEY.parts, attempt=1, size=3, mtime_ns=4)
@@ -172,7 +172,7 @@ def test_jobs_that_fail_are_tried_again_after_a_pause(tmp_path: Path) -> None:
     first, second = next(schedule), next(schedule)
     assert isinstance(first, Job)
     assert isinstance(second, Job)
-    assert isinstance(next(schedule), Backoff)  # one that is at work may come again
+    assert isinstance(next(schedule), Backoff)  # one that is running may be added again
     before = time.monotonic()
     schedule.finish(first, FAILURE)
     pause = next(schedule)
@@ -210,7 +210,7 @@ def test_the_first_failure_is_the_last(tmp_path: Path) -> None:
     assert isinstance(second, Job)
     schedule.finish(first, FAILURE)
     assert list(schedule) == []
-    schedule.finish(second, done(tmp_path, 2))  # what is at work comes to its end
+    schedule.finish(second, done(tmp_path, 2))  # running jobs are completed
     assert [each.state for each in schedule.ended] == ["failed", "done"]
     assert [each.job.number for each in schedule.not_started] == [3]
 
@@ -228,7 +228,7 @@ def test_a_full_disk_is_the_end(tmp_path: Path) -> None:
 
 
 def test_what_another_batch_did_while_this_one_looked_at_its_files(tmp_path: Path) -> None:
-    """Between the plan and the first job lie minutes, where there are large files to hash."""
+    """Minutes may pass between the plan and the first job, if large files have to be hashed."""
     before = status_of(tmp_path)
     job = job_of(tmp_path)
     before.add(job.output, "failed", key="k", parts=KEY.parts, attempt=1, error={"message": "no"})
@@ -261,7 +261,7 @@ def test_what_another_batch_does_meanwhile_is_not_done_again(tmp_path: Path) -> 
     assert three.number == 3
     pause = next(ours)
     assert isinstance(pause, Backoff)
-    assert pause.seconds <= 0.5  # the third is at work elsewhere
+    assert pause.seconds <= 0.5  # another process runs the third
     theirs.finish(three, FAILURE)
     ours.finish(one, done(tmp_path, 1))
     assert list(ours) == []

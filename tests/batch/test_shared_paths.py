@@ -1,4 +1,4 @@
-"""Which outputs meet: by links, case, normal forms and numbers."""
+"""Outputs that are the same file: by links, case, Unicode normal forms and numbers."""
 
 from __future__ import annotations
 

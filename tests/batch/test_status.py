@@ -1,4 +1,4 @@
-"""The status file and the locks, as several processes use them at once."""
+"""The status file and the locks, used by several processes at once."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def test_the_last_word_counts_and_what_is_no_record_is_left_out(tmp_path: Path) 
         {"frames": 5},
         {"source": "s"},
     )
-    # A torn line swallows no other one.
+    # A torn line does not swallow another one.
     status.add(out, "failed", attempt=2, error={"message": "no", "hint": None, "exit_code": 3}, **common)
     status.refresh()
     record = status.of(out)
     assert record is not None
     assert (record.state, record.attempt, record.error and record.error["message"]) == ("failed", 2, "no")
-    assert record.fingerprint == FileFingerprint(3, 4)  # of what is there still
+    assert record.fingerprint == FileFingerprint(3, 4)  # of what is still there
 
 
 def test_outputs_below_the_folder_go_by_their_relative_names(tmp_path: Path) -> None:
-    """So that the folder may be moved, and mounted elsewhere on another machine."""
+    """The folder may therefore be moved, or mounted elsewhere on another machine."""
     (tmp_path / "night").mkdir()
     (tmp_path / "link").symlink_to("night")
     status = Status(tmp_path / "link" / "status.jsonl")

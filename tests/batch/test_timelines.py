@@ -1,4 +1,4 @@
-"""`fommctl batch` with a timeline: clips conformed by timecode, their names, ranges and what is wrong with them."""
+"""`fommctl batch` with a timeline: clips conformed by timecode, their names and ranges, and errors."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CONFORMED = {
     "LISTEN": ("10:00:00:00", "10:00:00:04", 4),
     "talk_2": ("01:00:00:12", "01:00:00:15", 3),
 }
-"""Name of each clip: its timecode, that of its end, and how many frames there are."""
+"""By name of the clip: start and end timecode, and the number of frames."""
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With a portrait and two movies that have a timecode, one called like its reel."""
+    """A folder with a portrait and two movies with timecodes, one named like its reel."""
     portrait(tmp_path / "a.png", 64)
     for name, speed, start in (("talk.mov", 1, "01:00:00:00"), ("REELB.mov", 2, "10:00:00:00")):
         write_clip(
@@ -71,7 +71,7 @@ def write(path: Path, *clips, **metadata) -> Path:
 
 
 def starts(jobs: Path, run_cli, *more: str) -> dict[str, str]:
-    """What a dry run says of each clip."""
+    """Return the starts that a dry run prints for each clip."""
     done = run_cli("batch", jobs, "--dry-run", "--keep-going", "--json", *WORDS, *more)
     assert done.stdout.startswith('{"plan"'), done.stdout
     return {each["where"]: each["reason"] for each in done.json()["plan"]}
@@ -96,7 +96,7 @@ def test_three_clips_are_conformed_by_timecode(kind, folder, run_cli):
     for name, (begin, end, frames) in CONFORMED.items():
         found = probe(folder / f"a--{name}.mov")
         assert (found.timecode, found.frames) == (begin, frames)
-        # The files do not state their reels; the first of each kind of timeline does.
+        # The files do not state their reels; the first timeline of each kind does.
         assert found.reel == ("REELB" if name == "LISTEN" else "REELA" if kind == "edl" else None)
         media = "REELB.mov" if name == "LISTEN" else "talk.mov"
         alone = run_cli(
@@ -106,7 +106,7 @@ def test_three_clips_are_conformed_by_timecode(kind, folder, run_cli):
         assert alone.code == 0, alone.stderr
         one, other = (list(Reader(folder / each)) for each in ("alone.mov", f"a--{name}.mov"))
         assert all((a.pixels == b.pixels).all() and a.time == b.time for a, b in zip(one, other, strict=True))
-    # What is done is not done again.
+    # Completed jobs are not done again.
     assert run_cli("batch", jobs, *WORDS, "--json").json()["counts"] == {
         "done": 0, "kept": 3, "failed": 0, "not started": 0,
     }  # fmt: skip
@@ -119,7 +119,7 @@ def frames_of(folder: Path, jobs: Path, run_cli, *more: str) -> dict[str, int]:
 
 
 def test_handles_and_the_range_that_the_timeline_knows(folder, run_cli):
-    """Media whose first frame the timeline calls 1001, and handles that reach beyond its start."""
+    """Media whose first frame is 1001 in the timeline, and handles that extend before its start."""
     known = otio.schema.ExternalReference("talk.mov", otio.opentime.TimeRange(time(1001), time(16)))
     disabled = clip("sh020", 1008, 4, known.clone())
     disabled.enabled = False

@@ -1,4 +1,4 @@
-"""A worker keeps its models and the sources that it has encoded."""
+"""A worker keeps its models and encoded sources."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ def test_a_driving_video_is_searched_once_and_the_frames_are_those_of_one_job(
     assert len(searched) == 3
     face_clip(clip, count=3)
     render("a.png", "5.mkv", work)
-    assert len(searched) == 4  # another clip by the same name
+    assert len(searched) == 4  # another clip with the same name

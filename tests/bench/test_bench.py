@@ -1,4 +1,4 @@
-"""Bench: what it says about a tiny model. Rates are never compared with anything but each other's arithmetic."""
+"""Bench on a tiny model. Rates are only checked for consistency with each other."""
 
 import pytest
 import torch
@@ -119,7 +119,7 @@ def test_bench_of_training_needs_no_download(run_cli):
         assert word in text.stdout
 
 
-def test_a_precision_that_is_slower_is_told(run_cli, monkeypatch):
+def test_a_precision_that_is_slower_is_reported(run_cli, monkeypatch):
     paths = {
         name: bench_training.TrainingPathResult(samples_per_second=1.0, ratio=ratio, loss_deviation=0.01)
         for name, ratio in (("plain", 1.0), ("bf16", 0.4))

@@ -1,4 +1,4 @@
-"""What people see of a batch: the live table, the lines, the plan and the summary."""
+"""The display of a batch: the live table, the lines, the plan and the summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress: on a terminal only, and out of the way of messages; stdout holds the result and nothing else."""
+"""Progress is shown only on a terminal and does not disturb messages; stdout has the result and nothing else."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def on_a_terminal(site: Path, *flags: str) -> Result:
-    """`fommctl trouble work` with stderr on a terminal of 80 columns."""
+    """Run `fommctl trouble work` with stderr on a terminal of 80 columns."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "fommctl", "trouble", "work", *flags]
     changed = environment(site, TERM="xterm", COLUMNS="80")
@@ -32,7 +32,7 @@ def on_a_terminal(site: Path, *flags: str) -> Result:
             while chunk := os.read(ours, 4096):
                 seen += chunk
         except OSError:
-            os.close(ours)  # so Linux says that the other end was closed
+            os.close(ours)  # how Linux reports that the other end was closed
         stdout = process.stdout.read() if process.stdout else ""
     return Result(process.returncode, stdout, seen.decode())
 
@@ -44,10 +44,10 @@ def test_progress_on_a_terminal(site: Path) -> None:
     assert "3/5" in result.stderr
     assert "frames/s" in result.stderr
     assert "warning: frame 2 is dark\r\n" in result.stderr
-    # Before there is something to count: the phase, and no bar that looks full.
+    # Before there is anything to count: the phase, and no bar that looks full.
     assert "searching" in result.stderr.partition("━")[0]
     assert "0/?" not in result.stderr
-    # Lines of libraries stand above the bar, without what only remarks.
+    # Lines of libraries appear above the bar, except mere remarks.
     assert "E0000 a library is \ufffd[31min trouble\r\n" in result.stderr
     assert "TensorFlow Lite" not in result.stderr
     assert "info: INFO: Created TensorFlow Lite XNNPACK delegate" in on_a_terminal(site, "-v").stderr

@@ -1,8 +1,6 @@
-"""Every command explains itself: a summary, its options, an example that parses.
-
-What --help prints is kept in tests/golden/help: `pytest tests/cli/test_help.py --write-golden` writes it anew; the text
-of a command that is gone is deleted by hand.
-"""
+"""The help of every command: a summary, its options, an example that parses. The output of --help is recorded in
+tests/golden/help: `pytest tests/cli/test_help.py --write-golden` rewrites it; delete the text of a removed command by
+hand."""
 
 import re
 import shlex
@@ -15,7 +13,7 @@ from fommctl.cli.options import built
 
 
 def commands(command, path):
-    """(words, command) of a command, or of every command below a group."""
+    """Yield (words, command) for a command, or for every command below a group."""
     if hasattr(command, "commands"):
         for name, each in command.commands.items():
             yield from commands(each, (*path, name))
@@ -25,7 +23,7 @@ def commands(command, path):
 
 ALL = dict(pair for name in COMMANDS for pair in commands(built(name), (name,)))
 GROUPS = {words[:length] for words in ALL for length in range(len(words))}
-"""The words of every group of commands; () is fommctl itself."""
+"""Words of every group of commands; () is fommctl itself."""
 HELP = Path(__file__).parents[1] / "golden" / "help"
 
 
@@ -65,7 +63,7 @@ def test_examples_parse(words):
 
 @pytest.mark.parametrize("words", sorted([*GROUPS, *ALL]), ids=file_name)
 def test_the_text_is_as_recorded(words, run_cli, golden, monkeypatch):
-    """160 columns, which break few sentences; without colours, which typer takes from the environment."""
+    """160 columns wrap few sentences; without colours, which typer takes from the environment."""
     monkeypatch.setenv("COLUMNS", "160")
     text = re.sub(r"\x1b\[[0-9;]*m", "", run_cli(*words, "--help").stdout)
     golden(f"help/{file_name(words)}", "".join(f"{line.rstrip()}\n" for line in text.splitlines()))

@@ -1,4 +1,4 @@
-"""Every end of a command: one message, one hint, the right exit code, on the right stream."""
+"""All ways in which a command can end: one message, one hint, the right exit code, on the right stream."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ PLUGIN = "plugin 'trouble' (trouble_plugin) of trouble-plugin"
 
 @pytest.fixture
 def trouble(third_party: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """trouble("fail", "bug", ...) runs a command of the plugin in this process."""
+    """trouble("fail", "bug", ...): runs a command of the plugin in this process."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     third_party(TROUBLE, name="trouble-plugin", entry="trouble")
     return lambda *arguments: run_inside("trouble", *arguments)
@@ -225,7 +225,7 @@ def test_results(trouble: Run) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
-    """start("wait", ..., stdout=...) begins a command of the plugin in a process of its own."""
+    """start("wait", ..., stdout=...): starts a command of the plugin in its own process."""
     path = install(tmp_path / "site", TROUBLE, name="trouble-plugin", entry="trouble")
 
     def begin(*arguments: str | Path, **options: int) -> "subprocess.Popen[str]":
@@ -324,7 +324,7 @@ def test_a_reader_that_goes_away_is_no_error(
     assert (process.returncode, stderr) == (0, "")
 
 
-def test_an_error_is_told_even_where_the_reader_of_the_result_has_gone(
+def test_an_error_is_reported_even_where_the_reader_of_the_result_has_gone(
     start: Callable[..., "subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "")

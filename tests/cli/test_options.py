@@ -1,4 +1,4 @@
-"""What is told where the words of a command are wrong, and what the shell completes."""
+"""Errors in the words of a command, and shell completion."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_habits_of_other_tools_and_mistyped_words_get_a_hint(words: str, hint: s
     assert hint in result.stderr.splitlines()[-1]
 
 
-def test_a_missing_input_is_told_before_anything_is_imported(tmp_path: Path) -> None:
+def test_a_missing_input_is_reported_before_anything_is_imported(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemError('torch was imported')")
     result = run_process("animate", tmp_path / "no.png", tmp_path / "no.mp4", path=tmp_path)
     assert (result.code, result.stderr.splitlines()[0]) == (3, f"error: {tmp_path / 'no.png'} does not exist")

@@ -1,4 +1,4 @@
-"""`fommctl plugins` and the commands of plugins, with distributions as an installer leaves them."""
+"""`fommctl plugins` and commands of plugins, with distributions as an installer leaves them."""
 
 import re
 from collections.abc import Callable
@@ -53,7 +53,7 @@ DISPUTED = """
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder for PYTHONPATH with a good and a broken third-party plugin."""
+    """A folder for PYTHONPATH with a working and a broken third-party plugin."""
     install(tmp_path / "site", GOOD)
     return install(tmp_path / "site", BROKEN, name="broken-plugin", entry="broken", version="0.3")
 
@@ -144,7 +144,7 @@ def test_check(tmp_path: Path, site: Path, run_beside: Run) -> None:
 
 
 def failed(result: Result) -> dict[str, dict[str, Any]]:
-    """The failed checks of `plugins check --json` by name, without what says nothing."""
+    """Return the failed checks of `plugins check --json` by name, without empty values."""
     assert result.code == 6, result.stderr
     checks = [check for check in result.json()["checks"] if check["problem"]]
     return {check["name"]: {key: value for key, value in check.items() if value is not None} for check in checks}

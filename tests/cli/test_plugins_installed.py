@@ -1,4 +1,4 @@
-"""One plugin of each kind as `plugins new` writes it, installed into a fresh environment and used; the first steps of
+"""A plugin of each kind as written by `plugins new`, installed into a fresh environment and used; the first steps of
 plugins/README.md are those of the data set."""
 
 import contextlib
@@ -31,11 +31,11 @@ for line in sys.stdin:
         code = main(json.loads(line))
     print(json.dumps([code, stdout.getvalue(), stderr.getvalue()]), flush=True)
 """
-"""A program that does the commands of its stdin, each a line."""
+"""A program that runs the commands on its stdin, one per line."""
 
 
 class Environment:
-    """A virtual environment that sees the packages of this one, and has its own plugins."""
+    """A virtual environment that sees the packages of this one, with plugins of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,12 +43,12 @@ class Environment:
         self.python = folder / "venv" / "bin" / "python"
         paths = sysconfig.get_paths(vars={"base": str(folder / "venv"), "platbase": str(folder / "venv")})
         outer = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-        # As site.main() would: the .pth files there are read, of which one leads to fommctl itself.
+        # Like site.main(), this reads the .pth files there, one of which leads to fommctl itself.
         lines = [f"import site; site.addsitedir({path!r})\n" for path in sorted(outer)]
         (Path(paths["purelib"]) / "outer.pth").write_text("".join(lines))
 
     def install(self, *packages: str) -> None:
-        """`pip install -e` as an author does, without the network."""
+        """Run `pip install -e` as an author does, without the network."""
         offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
         editable = [word for package in packages for word in ("-e", package)]
         pip = [sys.executable, "-m", "pip", "--python", self.python, "install", *offline, *editable]
@@ -56,7 +56,7 @@ class Environment:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *arguments: str | Path) -> str:
-        """`python -m ARGUMENTS` in it: what it printed."""
+        """Run `python -m ARGUMENTS` in the environment and return its output."""
         command = [self.python, "-m", *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder, env=environment)
@@ -65,7 +65,7 @@ class Environment:
 
     @contextlib.contextmanager
     def fommctl(self) -> Iterator[Callable[..., Any]]:
-        """Yield a function that does `fommctl ARGUMENTS --json` in it, all in one process."""
+        """Yield a function that runs `fommctl ARGUMENTS --json` in the environment, always in the same process."""
         serving = subprocess.Popen(
             [self.python, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=self.folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -85,7 +85,7 @@ class Environment:
 
 
 def write_raw(root: Path) -> Path:
-    """Two clips to train on and one to test on, each of somebody else."""
+    """Write two training clips and a test clip, each of a different person."""
     for index, name in enumerate(("ann", "bob", "cat")):
         (root / name).mkdir(parents=True)
         frames = [moving_square(4 * index + step, 64, 64) for step in range(FRAMES)]
@@ -95,7 +95,7 @@ def write_raw(root: Path) -> Path:
 
 
 def first_steps() -> list[list[str]]:
-    """The commands at the beginning of the guide."""
+    """Return the commands at the beginning of the guide."""
     (block,) = re.findall(r"^## First steps\n+```sh\n(.+?)^```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
     return [shlex.split(line) for line in block.splitlines()]
 
@@ -123,7 +123,7 @@ def test_one_of_each_kind(tmp_path: Path) -> None:
     assert done[-1] == ("pytest", "fommctl-cats")
     with environment.fommctl() as fommctl:
         check_they_are_seen(fommctl)
-        # The tests of the other packages have made the same checks.
+        # The tests of the other packages include the same checks.
         checks = fommctl("plugins", "check", "pull")["checks"]
         notes = [check["note"] for check in checks if check["kind"] == "backend"]
         assert notes == ["passed with the preset pull in fp32 and bf16"]

@@ -1,4 +1,4 @@
-"""`fommctl plugins new`: what it writes, and what it refuses."""
+"""`fommctl plugins new`: what it writes and what it rejects."""
 
 import ast
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """Change to an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
@@ -119,7 +119,7 @@ def test_what_exists_is_kept(here: Path, run_cli: Run, make: Callable[[Path], No
 
 
 def test_nothing_half_written(here: Path) -> None:
-    """A limit on the size of files, which the README meets."""
+    """A limit on file sizes stops the README."""
     done = subprocess.run(
         [sys.executable, "-B", "-m", "fommctl", "plugins", "new", "cats", "--kind", "backend"],
         capture_output=True,
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be(here: Path, run_cli: Run) -> None:
 
 @pytest.fixture
 def packages(here: Path, run_cli: Run) -> list[Path]:
-    """One of each kind, of the longest name that there can be."""
+    """Write a package of each kind, with the longest possible name."""
     for kind in KINDS:
         assert run_cli("plugins", "new", f"{kind:x<{LONGEST}}", "--kind", kind, "-o", kind).code == 0
     return [here / kind for kind in KINDS]
@@ -154,7 +154,7 @@ def test_ruff_has_nothing_to_say(packages: list[Path]) -> None:
 
 @pytest.mark.slow
 def test_mypy_has_nothing_to_say(packages: list[Path], tmp_path: Path) -> None:
-    # Strict, as the packages are; with what it knows of torch by now where `make lint` was run before.
+    # Strict, like the packages themselves; with the cache about torch that `make lint` may have left.
     known = ROOT / ".mypy_cache"
     if known.is_dir():
         shutil.copytree(known, tmp_path / "cache")

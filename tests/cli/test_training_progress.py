@@ -18,7 +18,7 @@ LOSSES = {"perceptual": 81.25, "generator_gan": 0.5}
 
 
 class Clock:
-    """Seconds that pass when a step is done."""
+    """A clock that advances when a step is done."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -70,7 +70,7 @@ def test_without_a_last_step_there_is_no_time_left(capsys: pytest.CaptureFixture
     )
 
 
-def test_the_last_step_is_told_where_the_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_step_is_reported_where_the_run_fails(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with training_progress(Session(), 9) as report:
             for step in (1, 2, 3):
@@ -139,7 +139,7 @@ with training_progress(session, None if "endless" in sys.argv else 40, first_ste
 
 
 def on_a_terminal(*flags: str, columns: int = 80) -> str:
-    """What SHOW leaves on a terminal."""
+    """Return the output of SHOW on a terminal."""
     ours, theirs = pty.openpty()
     changed = environment(TERM="xterm", COLUMNS=str(columns), LINES="24")
     with subprocess.Popen([sys.executable, "-c", SHOW, *flags], stderr=theirs, env=changed) as process:
@@ -155,7 +155,7 @@ def _chunks(terminal: int) -> Iterator[bytes]:
         while chunk := os.read(terminal, 4096):
             yield chunk
     except OSError:
-        return  # so Linux says that the other end was closed
+        return  # how Linux reports that the other end was closed
 
 
 def plain(seen: str) -> str:

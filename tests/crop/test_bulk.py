@@ -1,4 +1,4 @@
-"""`crop` over much footage: parts, lengths, rates and sizes of clips, grids of pictures, clips that are replaced."""
+"""`crop` for large amounts of footage: parts, lengths, rates and sizes of clips, grids of pictures, replaced clips."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def clips(run_cli, *arguments):
 
 
 def grid(levels, *, side=100):
-    """Panels side by side, each with a blob near its right border."""
+    """Return a draw function for panels side by side, each with a blob near its right border."""
 
     def draw(number):
         panels = []
@@ -60,7 +60,7 @@ def test_squares_stay_in_their_panel_of_a_grid(run_cli, blobs, tmp_path):
         (1, 200),
         (2, 300),
     ]
-    # In one room, a square may show what is beside its subject.
+    # In a single room, a square may include the surroundings of its subject.
     room = blob_clip(tmp_path / "room.mp4", draw=grid((60, 60, 60)), frames=30)
     found = clips(run_cli, room, "-o", tmp_path / "out", *blobs)
     assert found[0]["box"][2] > 100
@@ -74,7 +74,7 @@ def test_a_square_that_fits_when_it_is_tighter_stays_in_the_picture(run_cli, blo
 
     (found,) = clips(run_cli, blob_clip(tmp_path / "a.mp4", draw=draw, frames=30), "-o", tmp_path / "out", *blobs)
     left, top, right, bottom = found["box"]
-    # 46 / 0.52 = 88 pixels are more than the 64 that there are.
+    # 46 / 0.52 = 88 pixels, more than the 64 available.
     assert (top, bottom, right - left) == (0, 64, 64)
     assert left <= 60 < 106 <= right
 
@@ -88,12 +88,12 @@ def test_parts_lengths_and_rates(run_cli, blobs, tmp_path):
     assert sum((Fraction(len(track(Path(each["output"])).times)) for each in found), Fraction(0)) == 40
     (found,) = clips(run_cli, clip, "-o", out, "--max-fps", "12.5", *blobs)
     assert (found["fps"], found["frames"]) == ("25/2", 20)
-    # A rate that does not divide the source's, from a time that is no step of it: yet the steps are even.
+    # A rate that does not divide the source's, starting between its frames: the steps are even all the same.
     for rate, start, count in ((Fraction(25, 2), "0.2", 18), (Fraction(10), "0.28", 13)):
         (found,) = clips(run_cli, clip, "-o", tmp_path / f"at{start}", "--start", start, "--max-fps", rate, *blobs)
         times = track(Path(found["output"])).times
         assert (found["frames"], times) == (count, [number / rate for number in range(count)])
-    # The two others of the run before were this tool's, and are gone.
+    # The two others, which an earlier run of fommctl wrote, are gone.
     assert [path.name for path in out.glob("*.mp4")] == ["a#track0.mp4"]
 
 
@@ -127,7 +127,7 @@ def test_a_photo_of_a_telephone_becomes_a_picture(run_cli, blobs, tmp_path):
         assert written.size[0] == written.size[1]
 
 
-def test_small_subjects_are_told_or_left_out(run_cli, blobs, tmp_path):
+def test_small_subjects_are_reported_or_left_out(run_cli, blobs, tmp_path):
     clip = blob_clip(tmp_path / "a.mp4")
     result = run_cli("crop", clip, "--dry-run", *blobs)
     (warning,) = result.json()["warnings"]
@@ -193,7 +193,7 @@ def test_formulas_in_the_manifest_are_text(run_cli, blobs, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 500, b"\xff\xfe\n[1]\n"])
 def test_a_damaged_journal_loses_no_clip(run_cli, blobs, tmp_path, damage):
-    """What the manifest knows stays in it, and a source that comes again keeps the names of its clips."""
+    """Clips in the manifest stay there, and a source that is cropped again keeps the names of its clips."""
     first, second = (blob_clip(tmp_path / name, frames=30) for name in ("a.mp4", "b.mp4"))
     out = tmp_path / "out"
     clips(run_cli, first, second, "-o", out, *blobs)

@@ -1,5 +1,5 @@
-"""`fommctl crop` on real files: what is found, what is cut, with which sound, what the manifests say, going on after
-a kill. The first tests have real faces; the others a plugin that finds red blobs, which takes no time."""
+"""`fommctl crop` on real files: subjects, clips, sound, manifests, and continuing after a kill. The first tests have
+real faces; the others use a plugin that finds red blobs, which takes almost no time."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_a_talking_head_becomes_one_square_clip_with_its_sound(run_cli, tmp_path
     }  # fmt: skip
     assert found["end"] == float(36 * Fraction(1001, 30000))
     left, top, right, bottom = found["box"]
-    # By eye the head moves about (166, 134) in these frames; see test_framing.
+    # By eye, the head moves about (166, 134) in these frames; see test_framing.
     assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((166, 124), abs=16)
     assert right - left == bottom - top == pytest.approx(200, abs=40)
     cut = Path(found["output"])
@@ -66,7 +66,7 @@ def test_a_talking_head_becomes_one_square_clip_with_its_sound(run_cli, tmp_path
 
 def test_a_stretch_without_a_face_divides_and_a_moment_does_not(run_cli, tmp_path):
     def place(number: int):
-        # Away from 2.0 to 4.0 s; and for a moment at 0.6 s.
+        # Away from 2.0 to 4.0 s, and for a moment at 0.6 s.
         return None if 20 <= number < 40 or number == 6 else (100, 30)
 
     clip = write_clip(tmp_path / "away.mp4", width=480, height=300, frames=60, rate=Fraction(10), draw=heads([place]))
@@ -80,7 +80,8 @@ def test_a_stretch_without_a_face_divides_and_a_moment_does_not(run_cli, tmp_pat
 
 
 def test_two_faces_that_cross_never_share_a_clip(run_cli, tmp_path):
-    # One has no blue and stays in front, the other has no red; at one width a second they cross in the middle.
+    # One has no blue and stays in front, the other has no red; moving by their width per second, they cross in the
+    # middle.
     draw = heads([lambda n: (300 - 8 * n, 20), lambda n: (-40 + 8 * n, 30)], tint=True)
     clip = write_clip(tmp_path / "cross.mp4", width=480, height=300, frames=44, rate=Fraction(10), draw=draw)
     result = run_cli(
@@ -92,7 +93,7 @@ def test_two_faces_that_cross_never_share_a_clip(run_cli, tmp_path):
     shown = []
     for found in clips:
         middles = [picture[100:180, 88:168].astype(int) for picture in frames(Path(found["output"]))]
-        # More red than blue: the one in front. Where the other one comes near, its edge may be in the square.
+        # More red than blue: the front one. When the other comes near, its edge may be in the square.
         signs = [np.sign((middle[..., 0] - middle[..., 2]).mean()) for middle in middles]
         assert abs(sum(signs)) == len(signs), found
         shown.append(signs[0])
@@ -100,7 +101,7 @@ def test_two_faces_that_cross_never_share_a_clip(run_cli, tmp_path):
 
 
 def test_a_cut_ends_a_clip_at_the_very_frame(run_cli, tmp_path):
-    # The second shot shows a face at the same place: by the boxes alone it would be one track.
+    # The second shot has a face at the same position: by the boxes alone, it would be one track.
     first = carphone_frames(33)
     astronaut = Image.open(ASTRONAUT).convert("RGB").crop((20, 0, 428, 334)).resize((352, 288))
 
@@ -134,14 +135,14 @@ def test_a_picture_becomes_a_picture_framed_as_animate_frames_it(run_cli, tmp_pa
         assert (picture.format, picture.size, picture.mode) == ("PNG", (256, 256), "RGB")
 
 
-# Plumbing.
+# Output and options.
 
 
 def test_sound_and_times_are_those_of_the_part(run_cli, blobs, tmp_path):
     def draw(number: int) -> np.ndarray:
         return blob(number, left=30 if 30 <= number < 80 else 200)
 
-    # The blob is in the picture from 1.2 to 3.2 s; at the other frames it lies outside.
+    # The blob is in the picture from 1.2 to 3.2 s, and outside it in the other frames.
     def seen(number: int) -> np.ndarray:
         return draw(number) if 30 <= number < 80 else blob(number, side=0)
 
@@ -155,7 +156,7 @@ def test_sound_and_times_are_those_of_the_part(run_cli, blobs, tmp_path):
     sound, packet = track(cut, "audio"), Fraction(1024, 44100)
     assert -2 * packet <= sound.times[0] <= Fraction(1, 25)
     assert abs(sound.times[-1] + sound.durations[-1] - 2) <= Fraction(1, 25)
-    # Copied, from where the part begins.
+    # Copied from the start of the part.
     payloads = track(clip, "audio").payloads
     start = payloads.index(sound.payloads[2])
     assert abs(start * packet - Fraction(12, 10) - 2 * packet) <= Fraction(1, 25) + packet
@@ -175,7 +176,7 @@ def test_uneven_times_are_kept(run_cli, blobs, tmp_path):
 def test_a_rotated_clip_is_cropped_as_it_is_shown(run_cli, blobs, tmp_path):
     clip = blob_clip(tmp_path / "turned.mp4", rotation=90, audio=())
     found = run_cli("crop", clip, "-o", tmp_path / "out", *blobs).json()["clips"][0]
-    # The blob at (30..50, 20..40) of 96x64, turned by 90 degrees counterclockwise: (20..40, 46..66) of 64x96.
+    # The blob at (30..50, 20..40) of 96x64, rotated by 90 degrees counterclockwise: (20..40, 46..66) of 64x96.
     left, top, right, bottom = found["box"]
     assert left <= 20 < 40 <= right
     assert top <= 46 < 66 <= bottom
@@ -185,7 +186,7 @@ def test_a_rotated_clip_is_cropped_as_it_is_shown(run_cli, blobs, tmp_path):
 
 
 def test_a_picture_of_another_shape_is_another_clip(run_cli, blobs, tmp_path):
-    """A turned telephone: 20 frames of 160x120 and 20 of 120x160, the blob in the middle of both."""
+    """A rotated phone: 20 frames of 160x120 and 20 of 120x160, with the blob in the middle of both."""
 
     def picture(width: int, height: int) -> np.ndarray:
         canvas = np.full((height, width, 3), 60, np.uint8)
@@ -196,7 +197,7 @@ def test_a_picture_of_another_shape_is_another_clip(run_cli, blobs, tmp_path):
     result = run_cli("crop", clip, "-o", tmp_path / "out", *blobs).json()
     found = [(one["start"], one["end"], one["frames"]) for one in result["clips"]]
     assert found == [(0.0, 2.0, 20), (2.0, 4.0, 20)]
-    # The later picture is 90x120 pixels in the middle, and its square holds nothing of the bars.
+    # The later picture is 90x120 pixels in the middle, and its square contains none of the bars.
     left, top, right, bottom = result["clips"][1]["box"]
     assert (35 <= left < right <= 125, bottom - top) == (True, right - left)
     assert frames(Path(result["clips"][1]["output"]))[3].min(axis=2).min() > 10
@@ -233,7 +234,7 @@ def test_names_are_unique_and_manifests_agree(run_cli, blobs, tmp_path):
         assert [int(side) for side in cells["box"].split()] == row["box"]
         assert (float(cells["start"]), float(cells["end"])) == (row["start"], row["end"])
         assert cells["source"] == row["source"]
-    # What was written is no input of the next run.
+    # Results are not inputs of the next run.
     again = run_cli("crop", tmp_path / "raw", "-o", tmp_path / "raw" / "out", *blobs).json()
     assert (len(again["clips"]), len(again["skipped"])) == (7, 5)
 
@@ -256,12 +257,12 @@ def test_a_second_run_does_only_what_is_new_or_has_changed(run_cli, blobs, tmp_p
     third = run_cli(*arguments).json()
     assert third["skipped"] == []
     assert sorted(found["frames"] for found in third["clips"]) == [40, 40, 50]
-    # Other options make other clips; --overwrite makes them anew.
+    # Other options make other clips; --overwrite replaces them.
     assert run_cli(*arguments, "--size", "64").json()["skipped"] == []
     assert frames(out / "one#track0.mp4")[0].shape == (64, 64, 3)
     assert run_cli(*arguments, "--size", "64", "--overwrite").json()["skipped"] == []
     assert len(run_cli(*arguments, "--size", "64").json()["skipped"]) == 3
-    # Nothing found any more: the clips go.
+    # Nothing is found any more: the clips are removed.
     gone = run_cli(*arguments, "--min-duration", "60")
     assert gone.code == 3
     assert sorted(Path(name).name for name in gone.json()["without_subject"]) == ["one.mp4", "three.mp4", "two.mp4"]
@@ -319,7 +320,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_is_done(run_cli, blobs, tmp_
     assert "is empty" in messages["empty.mp4"]
     assert "does not exist" in messages["absent.mp4"]
     assert [row["output"] for row in rows(tmp_path / "out")] == ["good#track0.mp4"]
-    # The text of the failing ones is for people, too.
+    # The text about the failed ones is for users too.
     text = run_cli("crop", raw, "-o", tmp_path / "out", *blobs[:-1])
     assert text.code == 6
     assert "error: 4 of the inputs failed" in text.stderr
@@ -390,7 +391,7 @@ def test_a_worker_that_dies_costs_its_file_only(run_beside, tmp_path):
 
 
 def files(folder: Path) -> list[Path]:
-    """Return all below a folder but what Python keeps of a plugin that was imported from there."""
+    """Return all files below a folder, except Python's cache of a plugin imported from there."""
     return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
 
 

@@ -1,4 +1,4 @@
-"""Parts of `crop`: names, squares, ffmpeg's words, the journal, the processes."""
+"""Parts of `crop`: names, squares, ffmpeg's commands, the journal, the processes."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_the_square_holds_the_union_and_its_margin_in_a_large_picture(boxes, mar
     left, right = min(box.left for box in boxes), max(box.right for box in boxes)
     top, bottom = min(box.top for box in boxes), max(box.bottom for box in boxes)
     room_x, room_y = margin * (right - left), margin * (bottom - top)
-    # Whole even pixels may cost two.
+    # Rounding to whole even pixels may take two.
     assert square.left <= max(0, left - room_x) + 2
     assert square.top <= max(0, top - room_y) + 2
     assert square.right >= right + room_x - 2
@@ -96,10 +96,10 @@ def test_two_files_of_one_name_get_a_number_each_and_keep_it(tmp_path):
     assert names[third] == "walk"
     assert names[one].startswith("talk-")
     assert names[other].startswith("TALK-")
-    # One alone, but the name was given to the other in an earlier run.
+    # Only one this time, but an earlier run gave the name to the other.
     assert names_of([other], {key_of(one): "talk"}, ["talk#track0.mp4"])[other].startswith("TALK-")
     assert names_of([one], {key_of(one): "talk"}, ["talk#track0.mp4"])[one] == "talk"
-    # A file of somebody else.
+    # A file not written by fommctl.
     assert names_of([third], {}, ["walk#track0.mp4"])[third].startswith("walk-")
 
 
@@ -117,7 +117,7 @@ def test_inputs_are_files_folders_and_patterns_each_file_once(tmp_path):
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
-    """Whoever keeps videos on several disks lays links; preprocess follows them, too."""
+    """Users with videos on several disks create links; preprocess follows them too."""
     for name in ("disk/1.mp4", "raw/2.mxf"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
@@ -129,7 +129,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 
 def test_clips_among_their_sources_are_no_sources(tmp_path, monkeypatch):
-    """As for `fommctl crop *.mp4 -o .`, which a second run is given with the clips of the first one."""
+    """As with `fommctl crop *.mp4 -o .`, whose second run is given the clips of the first one."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.mp4", "a#track0.mp4", "p#track12.png", "b#track1.mkv", "sub/a#track0.mp4"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -160,7 +160,7 @@ def test_the_command_repeats_the_border_where_the_square_leaves_the_picture(tmp_
         "crop=80:80:0:0:exact=1",
         "scale=128:128:flags=bicubic",
     ]
-    # 0.0333666...: rounded up, the frame itself would be left out.
+    # 0.0333666... rounded up would leave out the frame itself.
     assert words[words.index("-ss") + 1] == "0.033366"
     assert words[words.index("-to") + 1] == "1.000000"
 
@@ -259,12 +259,12 @@ def test_processes_end_when_their_parent_is_killed(tmp_path):
     while mine := _running(f"FOMMCTL_MARK={tmp_path}"):
         assert time.monotonic() < deadline, mine
         time.sleep(0.05)
-    # What they were writing is gone as well.
+    # What they were writing is gone too.
     assert list(tmp_path.glob("out/.*track*")) == []
 
 
 def _running(mark: str) -> list[str]:
-    """The processes with this in their environment."""
+    """Return the processes with this in their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

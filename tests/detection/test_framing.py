@@ -26,7 +26,7 @@ from fommctl.media.resampling import resize
 
 WIDTH = 0.52
 FACE = (227, 124)
-"""Centre of the face in skimage's astronaut, whose face is about 92 pixels wide."""
+"""Centre of the face in skimage's astronaut, which is about 92 pixels wide."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def hog(host: Host):
 
 
 def on_grey(picture: np.ndarray, left: int, top: int, size: tuple[int, int] = (480, 360)) -> np.ndarray:
-    """A picture (H, W, 3) of this size (width, height), grey, with `picture` at (left, top)."""
+    """Return a grey picture (H, W, 3) of this size (width, height), with `picture` at (left, top)."""
     canvas = np.full((size[1], size[0], 3), 120, np.uint8)
     x, y = max(0, left), max(0, top)
     part = picture[y - top : y - top + size[1] - y, x - left : x - left + size[0] - x]
@@ -81,7 +81,7 @@ def test_carphone_too_small_for_hog_as_it_is_is_framed_throughout(hog):
     assert len(clip.samples) == 20
     assert sum(sample.detection is not None for sample in clip.samples) >= 18
     assert clip.box.intersection(Box(0, 0, info.width, info.height)) == clip.box
-    # By eye the head moves about (83, 67) and is 60 high from hair to chin.
+    # By eye, the head moves about (83, 67) and is 60 pixels high from hair to chin.
     assert clip.box.center == pytest.approx((83, 62), abs=8)
     assert 90 <= clip.box.width <= 125
 
@@ -117,7 +117,7 @@ def test_where_the_subject_is_away_is_known(astronaut, hog, tmp_path):
     )
     clip = crop_in_clip(Clip(path), hog, WIDTH)
     ((start, end),) = clip.gaps
-    # Every moment without the head lies between the two samples: 1.5 to 3.4 s, searched every 0.2 s.
+    # Every moment without the head is between the two samples: 1.5 to 3.4 s, searched every 0.2 s.
     assert (start, end) == (Fraction(14, 10), Fraction(36, 10))
 
 
@@ -217,7 +217,7 @@ def fake(name: str, priority: int, *, reason: str | None = None, error: MissingE
 
 
 class Detectors:
-    """What framing needs of a host."""
+    """The part of a host that framing needs."""
 
     def __init__(self, *specs: DetectorSpec) -> None:
         self.detectors = {spec.name: spec for spec in specs}

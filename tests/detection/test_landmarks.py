@@ -1,4 +1,4 @@
-"""Squares by landmarks: the published arithmetic, and what searches of clips make of them."""
+"""Squares by landmarks: the published arithmetic, and the search of clips."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from fommctl.presets.sections import SquareParams
 
 
 def face(angle=0.0, center=(100.0, 80.0)):
-    """68 landmarks whose eyes are 40 apart and whose mouth lies 40 below them, turned clockwise by an angle."""
+    """Return 68 landmarks with the eyes 40 apart and the mouth 40 below them, rotated clockwise by an angle."""
     points = np.zeros((68, 2), np.float32)
     for corners, place in zip(FACE[68], ((-20, -20), (20, -20), (0, 20)), strict=True):
         points[list(corners)] = place

@@ -1,4 +1,4 @@
-"""Shots of a driving video and their squares, found in clips of the astronaut's head on a canvas."""
+"""Shots of a driving video and their squares, in clips of the astronaut's head on a canvas."""
 
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ from fommctl.media.reader import Clip
 
 WIDTH = 0.52
 HEAD = (127, 104)
-"""Middle of the face in the cut below; it is about 92 pixels wide."""
+"""Middle of the face in the cut-out below; it is about 92 pixels wide."""
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def thorough_hog(host):
 
 @pytest.fixture
 def hog(thorough_hog, monkeypatch):
-    """Its first size shows all whole faces here; the others take most of the time."""
+    """HOG with its first size only, which finds all whole faces here; the others take most of the time."""
     monkeypatch.setattr("fommctl_faces.hog.SIDES", (480,))
     return thorough_hog
 
 
 def on(head: np.ndarray, left: float, top: float, *, colour=(120, 120, 120), angle: float = 0.0) -> np.ndarray:
-    """A picture of 640 x 360 with the head at (left, top), turned clockwise."""
+    """Return a picture of 640 x 360 with the head at (left, top), rotated clockwise."""
     canvas = Image.new("RGB", (640, 360), colour)
     turned = Image.fromarray(head).rotate(-angle, Image.Resampling.BICUBIC, center=HEAD, fillcolor=colour)
     canvas.paste(turned, (round(left), round(top)))
@@ -50,7 +50,7 @@ def clip_of(path, draw, frames):
 
 @pytest.fixture(scope="module")
 def crossing(head, tmp_path_factory) -> Clip:
-    """A head that crosses the picture, five pixels a frame."""
+    """Return frames of a head that crosses the picture, five pixels per frame."""
     path = tmp_path_factory.mktemp("crossing") / "cross.mp4"
     return clip_of(path, lambda number: on(head, -20 + 5 * number, 60), 80)
 
@@ -87,7 +87,7 @@ def test_a_head_that_tilts_far_is_found_and_turned_upright(head, hog, tmp_path):
     (shot,) = crops_in_clip(clip_of(tmp_path / "tilt.mp4", draw, 76), hog, WIDTH)
     assert shot.path is not None
     assert shot.gaps == ()
-    # Of the 55 degrees 12 are left to the head.
+    # 12 of the 55 degrees remain in the head.
     assert shot.path.at(1.5).angle == pytest.approx(43, abs=12)
     assert shot.path.at(0.0).angle == pytest.approx(0, abs=8)
 
@@ -104,7 +104,7 @@ def test_each_shot_has_its_square_from_its_first_frame_on(head, hog, tmp_path):
     assert second.box.center[0] == pytest.approx(330 + HEAD[0], abs=12)
     (whole,) = crops_in_clip(clip, hog, WIDTH, driving_crop="fixed", cuts=False)
     assert whole.box == crop_in_clip(clip, hog, WIDTH).box
-    # Times count from the start that was asked for.
+    # Times count from the requested start.
     later = crops_in_clip(Clip(clip.path, start=Fraction(20, 25)), hog, WIDTH)
     assert [shot.start for shot in later] == [Fraction(-1), Fraction(13, 25)]
 
@@ -137,7 +137,7 @@ def test_a_head_that_the_edge_cuts_off_is_absent_and_comes_back(head, thorough_h
         tmp_path / "lean.mp4", lambda number: on(head, 200 - 330 * max(0, np.sin(np.pi * number / 75)) ** 2, 60), 76
     )
     (shot,) = crops_in_clip(clip, thorough_hog, WIDTH)
-    # Its face, 92 wide, reaches the edge where its middle is 46 from there, after 0.93 s, and is whole from 2.07 s on.
+    # The face, 92 wide, reaches the edge when its middle is 46 from it, after 0.93 s, and is whole from 2.07 s on.
     ((start, end),) = shot.gaps
     assert (float(start), float(end)) == pytest.approx((0.9, 2.1), abs=0.3)
 
@@ -147,7 +147,7 @@ def test_the_source_has_room_for_the_moves_to_come(hog):
     plain = source_crop(picture, hog, 0.42, [])
     assert plain.box.width == pytest.approx(92 / 0.42, rel=0.08)
     moved = source_crop(picture, hog, 0.42, [(0.0, 0.0), (0.7, 0.0), (0.7, 0.1)])
-    # From the middle of the face to the right: the head (0.75 of a face), and the move.
+    # From the middle of the face to the right: the head (0.75 of a face), and its motion.
     assert moved.box.width == pytest.approx(2 * (0.75 + 0.7) * 92, rel=0.12)
     far = source_crop(picture, hog, 0.42, [(0.0, 0.0), (9.0, 9.0)])
     assert far.box.width == pytest.approx(92 / LOOSEST, rel=0.08)
@@ -157,7 +157,7 @@ def test_the_source_has_room_for_the_moves_to_come(hog):
 
 
 def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
-    """What lies beyond the edge is a reflection, in which there is a second head."""
+    """Beyond the edge is a reflection, with a second head."""
     tight = np.ascontiguousarray(skimage.data.astronaut()[60:220, 160:300])
     found = source_crop(tight, hog, 0.42, [])
     assert found.box.clipped(140, 160) != found.box
@@ -165,7 +165,7 @@ def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
     assert max(room.left, room.right) == pytest.approx(2 * 0.15 * found.subject.box.width / found.box.width, rel=0.5)
 
 
-def test_moves_are_told_in_faces_from_the_first_sighting(crossing, hog):
+def test_moves_are_reported_in_faces_from_the_first_sighting(crossing, hog):
     fixed = crops_in_clip(crossing, hog, WIDTH, driving_crop="fixed")
     assert max(x for x, _ in excursions(fixed, 1.0)) == pytest.approx(5 * 75 / 92, rel=0.15)
     following = crops_in_clip(crossing, hog, WIDTH, driving_crop="follow")

@@ -70,8 +70,8 @@ def test_of_two_that_stay_the_larger_is_followed():
 
 
 @pytest.mark.parametrize("hidden", [0, 70], ids=["side by side", "one behind the other"])
-def test_two_people_who_cross_go_on_as_they_came(hidden):
-    """Where one is hidden behind the other, and where both are seen all along."""
+def test_two_people_who_cross_continue_as_they_came(hidden):
+    """Both if one is hidden behind the other and if both are always visible."""
     found = []
     for number in range(16):
         left, right = 100 + 25 * number, 450 - 25 * number

@@ -1,4 +1,4 @@
-"""The scripts of docs/model: the table of two models, and the moments that the sheets show."""
+"""The scripts of docs/model: the table of two models, and the moments in the contact sheets."""
 
 import importlib.util
 import json
@@ -86,7 +86,7 @@ def test_moments_are_the_frames_at_which_most_can_go_wrong() -> None:
     points[7] += 30
     points[8] = np.nan
     assert moments(points) == [(3, "mouth open"), (6, "eyes closed"), (7, "head away")]
-    # One frame after another where nothing tells them apart.
+    # Without a difference, in the order of the frames.
     assert moments(np.full((4, 68, 2), np.nan)) == [(0, "mouth open"), (1, "eyes closed"), (2, "head away")]
 
 
@@ -121,7 +121,7 @@ def test_a_part_without_weight_is_woken(tmp_path: Path) -> None:
 
 
 def test_embedded_keypoints_change_no_picture_before_they_are_trained() -> None:
-    # From a model that has no embedding yet to one that has.
+    # From a model without an embedding to one with it.
     params = load_preset("faces-mini", host := load_host()).model_params
     without = params.model_copy(
         update={"generator_params": params.generator_params.model_copy(update={"embed_keypoints": None})}
@@ -155,7 +155,7 @@ def test_regions_of_a_frame_share_no_pixel() -> None:
     inside, around, below, beside = script("regions").regions(face)
     assert (inside.sum(), around.sum()) == (50 * 40, 110 * 100 - 50 * 40)
     assert (inside.astype(int) + around + below + beside == 1).all()
-    assert np.nonzero(below.any(1))[0].min() == 149  # from the chin on
+    assert np.nonzero(below.any(1))[0].min() == 149  # from the chin downwards
     assert not below[149:180, 80:180].any()
 
 

@@ -1,4 +1,4 @@
-"""docs/reproduction/reproduce.py: a tiny run from data to page, the same again, and what its numbers mean."""
+"""docs/reproduction/reproduce.py: a tiny run from data to page, its repetition, and the meaning of its numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def script() -> ModuleType:
 
 
 class AtOnce(Executor):
-    """Runs what it is given when it is given: the commands run in this process and thread."""
+    """An executor that runs jobs immediately, in this process and thread."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:  # type: ignore[override]
         future: Future[Any] = Future()
@@ -94,7 +94,7 @@ def test_from_data_to_page_and_the_same_again(
         if metric in {"l1.paper", "psnr", "ssim"}:
             assert value == pytest.approx(scores["metrics"][metric]["mean"], rel=1e-4)
     assert np.nanmean(list(found["clips"].values()), axis=0) == pytest.approx(ours, rel=1e-4)
-    # Jacobians start as the identity.
+    # Jacobians are initialised with the identity.
     maps = found["maps"]
     assert maps["distance"] == pytest.approx(maps["distance_of_identity"], rel=0.05)
     assert maps["degrees_of_identity"] > 20
@@ -119,7 +119,7 @@ def test_from_data_to_page_and_the_same_again(
 
 
 def test_intervals_and_verdicts(script: ModuleType) -> None:
-    """Two systems on ten clips with three seeds each; the first is better by 0.1 in L1 on every clip, and as good by
+    """Two systems on ten clips with three seeds each; the first is better by 0.1 in L1 on every clip, and equal in
     PSNR."""
     random = np.random.default_rng(0)
     clips = random.uniform(0.3, 0.5, (10, 1))

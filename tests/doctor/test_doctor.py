@@ -1,4 +1,4 @@
-"""`fommctl doctor` on a machine that is well, and on machines where something or nearly everything is broken."""
+"""`fommctl doctor` on a working machine, and on machines where something or nearly everything is broken."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def ruin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of a process in which torch and typer are hidden by files that raise, the built-in model is cut
-    short, a plugin does not load, and FOMMCTL_HOME lies below a file."""
+    """Return the environment of a process in which torch and typer are hidden by files that raise, the built-in model
+    is truncated, a plugin does not load, and FOMMCTL_HOME is below a file."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "fommctl", copy / "fommctl", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "presets", copy / "presets")
@@ -42,7 +42,7 @@ def ruin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name in ("torch", "typer"):
         (beside / f"{name}.py").write_text(f"raise RuntimeError('this is not {name}')")
     (tmp_path / "file").write_text("x")
-    # `python -m` puts the current folder first.
+    # `python -m` puts the current folder first on the path.
     monkeypatch.chdir(tmp_path)
     return {
         "PYTHONPATH": os.pathsep.join(map(str, (beside, copy))),
@@ -109,7 +109,7 @@ def test_a_machine_that_is_not(run_process: Run, ruin: dict[str, str], tmp_path:
     assert rows["plugins", "FOMMCTL_PLUGINS"]["value"].endswith("names 'nonesuch', which no installed plugin has")
     assert ("plugins", "robots") not in rows
     assert rows["disk", "FOMMCTL_HOME"]["value"] == "~/file/home cannot be written to: ~/file is a file"
-    # What is not broken is said to be well.
+    # The parts that work are reported as fine.
     assert rows["codecs", ".mkv"]["level"] == rows["packages", "av"]["level"] == "ok"
     assert TOKEN not in result.stdout + result.stderr
     assert str(tmp_path) not in result.stdout
@@ -247,7 +247,7 @@ def test_closed_streams(closed: str, ruin: dict[str, str]) -> None:
 def test_gpus_that_do_not_work(
     built: str | None, available: bool, name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A torch without CUDA that is told of a card stands for the machines that are not at hand."""
+    """A torch without CUDA that is told of a card replaces machines that are not available."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 550.54.15\n")
     tool.chmod(0o755)

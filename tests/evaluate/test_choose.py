@@ -1,4 +1,4 @@
-"""Which detector, embedder or other source metrics measure with."""
+"""The choice of detectors, embedders and other sources for metrics."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_the_best_ready_detector_with_landmarks(third_party: Callable[..., None]
     chosen = choose(host)
     assert isinstance(chosen, DetectorSpec)
     assert chosen.name == "best"
-    # By name also what is not ready: it may have to be downloaded.
+    # By name, also what is not ready: it may have to be downloaded.
     for name in ("asleep", "named-only"):
         assert choose(host, name, true_points=True).name == name  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="'boxes' has no landmarks"):
@@ -70,7 +70,7 @@ def test_the_best_ready_detector_with_landmarks(third_party: Callable[..., None]
         choose(host, subject="dog")
 
 
-def test_what_is_missing_is_named(third_party: Callable[..., None]) -> None:
+def test_missing_requirements_are_named(third_party: Callable[..., None]) -> None:
     host = cats(third_party, "detector('asleep', False, 30), detector('named-only', True, -1)")
     with pytest.raises(MissingError, match=r"keypoints of a cat is ready \(asleep: asleep is asleep\)") as error:
         choose(host)
@@ -82,7 +82,7 @@ def test_what_is_missing_is_named(third_party: Callable[..., None]) -> None:
 def test_faces_are_measured_by_fan_else_by_dlib(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose(host, subject="face")
     assert isinstance(chosen, DetectorSpec)
-    assert chosen.name == "dlib-68"  # FAN's weights are not there in tests
+    assert chosen.name == "dlib-68"  # FAN's weights are not available in tests
     everything = {name: replace(spec, ready=lambda: None) for name, spec in host.detectors.items()}
     monkeypatch.setattr(host, "detectors", everything)
     assert choose(host, subject="face").name == "fan"  # type: ignore[union-attr]

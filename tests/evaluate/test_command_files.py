@@ -1,4 +1,4 @@
-"""`fommctl evaluate --pred --truth`: finished results of every kind against references."""
+"""`fommctl evaluate --pred --truth`: finished results of all kinds compared with references."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ LENGTHS = {"ann#1": 6, "bob#2": 20}
 
 
 def shifted(frames):
-    """Every value 10 higher, so that all scores are known."""
+    """Return frames with every value 10 higher, so that all scores are known."""
     return [np.minimum(frame.astype(int) + 10, 255).astype(np.uint8) for frame in frames]
 
 
@@ -33,7 +33,7 @@ def truth(tmp_path):
 
 @pytest.fixture
 def evaluate(run_cli, tmp_path, truth):
-    """evaluate(PRED, ...) against these clips, in this process, by l1.strict."""
+    """evaluate(PRED, ...): compares with these clips, in this process, by l1.strict."""
 
     def run(prediction, *options):
         return run_cli(
@@ -122,7 +122,7 @@ def test_several_results_are_compared(run_cli, truth, tmp_path):
     assert result.code == 0, result.stderr
     data = result.json()
     assert data["ranking"] == {"l1.strict": ["one", "other"], "psnr": ["one", "other"]}
-    # Paired: every clip is worse by about as much, so that the interval is far from zero.
+    # Paired: every clip is worse by about the same amount, so the interval is far from zero.
     low, high = next(each for each in data["differences"] if each["metric"] == "l1.strict")["ci95"]
     assert 0 < low <= high
     assert len(list((tmp_path / "out/videos").glob("*.webm"))) == 2
@@ -132,7 +132,7 @@ def test_what_a_killed_run_left_is_removed_and_the_folder_taken_for_its_own(eval
     out = tmp_path / "out"
     for name in ("clips/pred/ann#1.npz", "predictions/m/ann#1", "videos/a.webm"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        # As a process called it that has ended.
+        # As named by a process that has ended.
         code = f"from pathlib import Path; from fommctl.files import temporary_path as t; print(t(Path({name!r})))"
         made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         (out / made).write_bytes(b"half")

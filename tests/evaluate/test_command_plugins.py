@@ -42,7 +42,7 @@ ELSEWHERE = "import multiprocessing\n    if multiprocessing.parent_process() is 
 
 @pytest.fixture
 def evaluate(run_cli, third_party, tmp_path):
-    """evaluate(place=statement, workers=0, metrics="ones,psnr"): two clips against themselves shifted."""
+    """evaluate(place=statement, workers=0, metrics="ones,psnr"): compares two clips with shifted copies."""
     for name in ("a", "b"):
         write_strip(tmp_path / f"truth/{name}.png", square_clip(3))
         write_strip(tmp_path / f"pred/{name}.png", square_clip(3, 2))

@@ -1,4 +1,4 @@
-"""The side-by-side videos of `fommctl evaluate`: what they show, and that they are kept."""
+"""The side-by-side videos of `fommctl evaluate`: their content, and that they are kept."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fommctl.host import load_host
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Clips and two models, only read by the tests."""
+    """Clips and two models; read-only."""
     folder = tmp_path_factory.mktemp("videos")
     write_clips(folder / "data")
     for seed, name in enumerate(("a", "b")):
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
-    """Clips with true keypoints, only read by the tests."""
+    """Clips with true keypoints; read-only."""
     data = tmp_path_factory.mktemp("synthetic") / "data"
     made = run_inside(
         "preprocess", "synthetic", "-o", data, "--size", "64", "--format", "png", "--limit", "2", "--workers", "0"
@@ -41,7 +41,7 @@ def test_side_by_side_videos(folder, run_cli, tmp_path):
     videos = {path.stem: path for path in (out / "videos").glob("*.webm")}
     assert sorted(videos) == ["person0#0", "person1#0", "person2#0"]
     video = track(videos["person1#0"])
-    # Source, truth and both models, enlarged so that they can be seen.
+    # Source, truth and both models, enlarged to be visible.
     assert (video.codec, len(video.times)) == ("vp9", 20)
     assert "data:video/webm;base64," in (out / "report.html").read_text()
     before = {path: path.stat().st_mtime_ns for path in videos.values()}
@@ -68,7 +68,7 @@ def test_the_truth_of_several_models_shows_no_points_of_one_of_them(
     assert result.code == 0, result.stderr
     (video,) = (out / "videos").rglob("*.webm")
     panels = np.split(frames(video)[0], 2 + len(models.split(",")), axis=1)
-    # The source is the first true frame, and none of its points are ever drawn.
+    # The source is the first true frame, and its points are never drawn.
     difference = np.abs(panels[0].astype(int) - panels[1]).max()
     assert (difference > 100) == drawn
     text = " ".join((out / "report.html").read_text().split())

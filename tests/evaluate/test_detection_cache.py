@@ -1,4 +1,4 @@
-"""Results are kept by the content of pictures, also by several processes; without a usable file in memory."""
+"""Results are stored by the content of pictures, also by several processes; in memory without a usable file."""
 
 import logging
 import multiprocessing
@@ -16,12 +16,12 @@ def picture(number: int) -> np.ndarray:
 
 
 def answers(frames: list[np.ndarray]) -> list[Result]:
-    """Nothing for black, else three numbers."""
+    """Return nothing for black pictures, else three values."""
     return [np.full((1, 3), frame[0, 0, 0], np.float32) if frame.any() else None for frame in frames]
 
 
 class Asked:
-    """Counts the pictures that are not known."""
+    """Counts the pictures that are not in the cache."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -115,7 +115,7 @@ def test_without_a_usable_file_results_are_kept_in_memory(
     else:
         ask(DetectionCache(tmp_path), [1])
         connect = sqlite3.connect
-        # Permissions do not bind the superuser, as whom tests may run.
+        # Permissions do not apply to root, as which tests may run.
         monkeypatch.setattr(
             sqlite3,
             "connect",

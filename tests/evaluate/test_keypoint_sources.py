@@ -1,4 +1,4 @@
-"""Sources of keypoints and embeddings: what they give, and that nothing is looked for twice."""
+"""Sources of keypoints and embeddings: their results, and that nothing is detected twice."""
 
 import logging
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def faces() -> np.ndarray:
 
 
 class Counting:
-    """A detector or embedder that counts the pictures it is handed, and how many at most at once."""
+    """A detector or embedder that counts pictures, and the largest number at once."""
 
     def __init__(self, inner: object) -> None:
         self.inner = inner
@@ -65,7 +65,7 @@ def counted(spec: DetectorSpec | EmbedderSpec) -> tuple[Counting, DetectorSpec |
 
 
 def test_a_second_evaluation_of_the_same_truth_detects_nothing(host: Host, faces: np.ndarray, tmp_path: Path) -> None:
-    """A real detector, wrapped; the second evaluation has a cache, chunks and predictions of its own."""
+    """A real detector, wrapped; the second evaluation has another cache object, other chunks and other predictions."""
     detector, spec = counted(host.detectors["dlib-68"])
     first = DetectorKeypoints(spec, DetectionCache(tmp_path))
     black = np.zeros_like(faces)
@@ -110,7 +110,7 @@ def test_embeddings_come_batched_and_from_the_cache(host: Host, faces: np.ndarra
 
 
 class Corner:
-    """Finds two points of whatever it is shown, and a fainter subject beside."""
+    """Detects two points in any picture, and a fainter subject next to them."""
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[list[Detection]]:
         box = Box(0, 0, 4, 4)
@@ -152,7 +152,7 @@ def test_true_keypoints_follow_the_frames_of_the_chunk() -> None:
 
 
 class Brightness:
-    """A renderer whose one keypoint is where the red and green of the first pixel say, from -1 to 1."""
+    """A renderer with one keypoint, at the position given by red and green of the first pixel, from -1 to 1."""
 
     device = torch.device("cpu")
     count = 1
@@ -184,7 +184,7 @@ def test_coordinates_in_pixels() -> None:
     np.testing.assert_allclose(in_pixels(np.array([[-1.0, 1.0], [0.0, np.nan]]), 65, 33), [[0, 32], [32, np.nan]])
 
 
-def test_it_says_nothing_where_all_is_well(host: Host, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_there_are_no_warnings_if_all_is_well(host: Host, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with caplog.at_level(logging.WARNING):
         DetectionCache(tmp_path / "new/folder").results("a", [np.zeros((2, 2, 3), np.uint8)], lambda frames: [None])
     assert caplog.records == []

@@ -1,4 +1,4 @@
-"""True points are found again in predicted frames, to fractions of a pixel, and not where they are not."""
+"""True points are located in predicted frames to fractions of a pixel, and only if they are there."""
 
 from dataclasses import replace
 
@@ -15,14 +15,14 @@ MIDDLE = np.array([[[20.3, 30.8], [31.5, 31.5], [40.0, 25.0]]])
 
 
 def waves(width: int, height: int, shift: tuple[float, float] = (0, 0), seed: int = 1) -> np.ndarray:
-    """(1, H, W, 3): a texture that is known between pixels too, moved by so many pixels to the right and down."""
+    """Return a texture (1, H, W, 3) that is known between pixels too, shifted to the right and down."""
     texture = Waves.drawn(np.random.default_rng(seed), 12.0, 0.12)
     grid = np.stack(np.meshgrid(np.arange(width) - shift[0], np.arange(height) - shift[1]), -1) / (width / 2)
     return np.round(texture.at(grid) * 255).astype(np.uint8)[None]
 
 
 def clip(name: str, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Every third frame of a synthetic clip and its visible keypoints in pixels."""
+    """Return every third frame of a synthetic clip, with its visible keypoints in pixels."""
     scene = Synthetic(size=size, kinds=tuple(CASTS)).scenes[name][1]
     frames = np.stack([frame for index, frame in enumerate(scene.frames()) if index % 3 == 0])
     return frames, (scene.visible_keypoints()[::3] + 1) / 2 * (size - 1)
@@ -65,7 +65,7 @@ def test_a_shifted_clip() -> None:
     frames, points = clip("shapes03-take1")
     moved = np.roll(frames, (-3, 5), (1, 2))
     found, known = find_again(moved, frames, points)
-    # Away from the border, where the rolled picture goes on with its other side.
+    # Away from the border, where the rolled picture continues with its other side.
     inner = present(known) & (np.abs(points - 31.5) < 20).all(-1)
     assert inner.sum() > 20
     np.testing.assert_allclose(found[inner], points[inner] + (5, -3), atol=0.1)
@@ -80,7 +80,7 @@ def test_brightness_contrast_and_blur_do_not_matter_much() -> None:
     padded = np.pad(frames.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
     blurred = sum(padded[:, y : y + 64, x : x + 64] for y in range(3) for x in range(3)) / 9
     found, known = find_again(np.round(blurred).astype(np.uint8), frames, points)
-    # The other half: what is as blurred as predictions are is still found.
+    # The other half: keypoints are still found in pictures as blurred as predictions.
     assert present(found).sum() > 0.95 * present(known).sum()
     assert np.nanmedian(np.abs(found - points)) < 0.1
 
@@ -95,7 +95,8 @@ def test_nothing_is_found_in_a_flat_prediction(level: int) -> None:
 
 @pytest.mark.parametrize("kind", CASTS)
 def test_the_wrong_picture_is_hardly_ever_taken_for_the_right_one(kind: str) -> None:
-    """Half of what the least correlation was chosen by: among other identities hardly anything matches so well."""
+    """The least correlation was chosen with half of this data: among other identities, hardly anything matches so
+    well."""
     frames, points = clip(f"{kind}00-take0")
     other, _ = clip(f"{kind}03-take1")
     found, known = find_again(other, frames, points)
@@ -125,7 +126,7 @@ def test_hidden_and_outer_points_are_absent_on_both_sides() -> None:
 
 @pytest.mark.parametrize("kind", CASTS)
 def test_a_subject_that_is_gone_is_absent(kind: str) -> None:
-    """The background alone, without the layers that the points are of."""
+    """Only the background, without the layers of the points."""
     scene = Synthetic(kinds=(kind,)).scenes[f"{kind}02-take0"][1]
     empty = np.stack([next(replace(scene, layers=()).frames())] * 8)
     frames, points = clip(f"{kind}02-take0")
@@ -135,7 +136,8 @@ def test_a_subject_that_is_gone_is_absent(kind: str) -> None:
 
 
 def test_a_place_at_the_rim_of_the_search_is_no_place() -> None:
-    """The true place lies beyond: 14 pixels away, where 13 are searched, in a slope without any other likeness."""
+    """The true position is out of reach: 14 pixels away with a search range of 13, on a slope without any other
+    match."""
     rows, columns = np.mgrid[:64, :64]
     blob = np.exp(-((columns - 24) ** 2 + (rows - 32) ** 2) / 200)
     truth = np.round(255 * blob)[None, :, :, None].repeat(3, -1).astype(np.uint8)

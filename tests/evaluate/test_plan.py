@@ -1,4 +1,4 @@
-"""What is evaluated: names, pairs, matching; which metrics are chosen."""
+"""The plan of an evaluation: names, pairs, matching and the choice of metrics."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_names_that_share_their_first_part_are_matched_by_what_they_continue():
         same,
         {"a.1": "a.1.rec", "a.2": "a.2.rec", "b": "b.rec"},
     ]
-    # Two that continue one name are nobody's, and nothing is ever compared with the other clip of a first part.
+    # Two that continue one name belong to no clip, and nothing is ever compared with the other clip of a first part.
     assert matched(truths, side("a.1.x", "a.1.y"), side("b")) == [
         same,
         {"a.1.x": "a.1.x", "a.1.y": "a.1.y"},
@@ -113,7 +113,7 @@ def test_names_count_up_to_their_first_dot_unless_clips_would_become_one(tmp_pat
         return {task.name: task.predictions[0].name for task in finished_results(config).tasks}
 
     assert plan(["a.made.mp4", "b"], ["a.mp4", "b.gif"]) == {"a": "a.made.mp4", "b": "b"}
-    # Now there are clips called a.x and a.y too.
+    # Now there are also clips named a.x and a.y.
     assert plan(["a.x.mp4", "a.y.mp4"], ["a.x", "a.y"]) == {
         "a": "a.made.mp4",
         "a.x": "a.x.mp4",
@@ -139,7 +139,7 @@ def test_families_of_metrics(host, tmp_path, monkeypatch):
     assert names("psnr", "l1") == ["psnr", "l1.paper", "l1.strict", "l1.relative"]
     every = names()
     assert every[0] == "l1.paper"
-    # Those that need a detector come last; what would have to be fetched is left out.
+    # Those that need a detector come last; those that need a download are left out.
     assert every.index("akd.paper") > every.index("ssim")
     assert not {"lpips", "fid"} & set(every)
     assert set(names(mode="animation")) >= {"aed.paper", "keypoint-jitter.plain", "mouth.gain", "eyelids.correlation"}

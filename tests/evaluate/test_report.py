@@ -1,4 +1,4 @@
-"""The page of `evaluate` as a file: its numbers, what it escapes, the clips that it shows, the shapes of its plots."""
+"""The file of `evaluate`'s report: its numbers, escaping, clips and the shapes of its plots."""
 
 import base64
 import math
@@ -27,14 +27,14 @@ HOSTILE = "<script>alert('1')</script>"
 
 
 class Page(HTMLParser):
-    """What stands in a page."""
+    """The content of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.numbers: dict[tuple[str | None, str | None, str | None], tuple[float, str]] = {}
-        """(metric, model, field) -> (exact value, what is printed)."""
+        """(metric, model, field) -> (exact value, printed value)."""
         self._number: dict[str, str | None] | None = None
         self.feed(text)
         self.close()
@@ -276,7 +276,7 @@ def test_a_distribution_is_a_box_with_its_clips() -> None:
     plot = distribution([[0.0, 1.0, 2.0, 3.0, 100.0, None]], [f"c{number}" for number in range(6)], [4])
     assert plot is not None
     (row,) = plot.rows
-    # x of a clip is linear in its value: take it off the outermost dots.
+    # The x of a clip is linear in its value: derive the scale from the outermost dots.
     zero, hundred = row.dots[0].x, row.dots[-1].x
     values = [(x - zero) / (hundred - zero) * 100 for x in row.box]
     assert values == pytest.approx([0, 1, 2, 3, 3], abs=0.05)

@@ -1,4 +1,4 @@
-"""The page of `evaluate`, opened in a browser: its numbers, its videos, and that it asks nobody for anything."""
+"""The report of `evaluate` in a browser: its numbers, its videos, and that it makes no requests."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ def test_nothing_is_asked_from_anywhere(page: Browser) -> None:
 
 
 def test_the_browser_reports_requests(chromium: Browser, tmp_path: Path) -> None:
-    """Without this the test above would prove nothing."""
+    """Without this, the test above would prove nothing."""
     leaky = tmp_path / "leaky.html"
     leaky.write_text('<img src="http://pictures.invalid/one.png">')
     elsewhere = Path(chromium.value("document.URL").removeprefix("file://"))

@@ -1,4 +1,4 @@
-"""Means, intervals and differences of an evaluation, on cases that are known."""
+"""Means, intervals and differences of an evaluation, for known cases."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from fommctl.api.metrics import ClipScores, mean_of_frames
 
 
 def clip(value, frames, scored=None):
-    """A clip of this mean; `scored` of its frames have a score."""
+    """Return a clip with this mean and `scored` scored frames."""
     count = frames if scored is None else scored
     return mean_of_frames([value] * count + [math.nan] * (frames - count))
 
@@ -31,7 +31,7 @@ def test_frames_or_clips_weigh():
 def test_coverage_counts_frames_without_a_score():
     found = evaluation({("m", "l1.paper"): (clip(1.0, 10, 4), clip(2.0, 10, 0))}).summary("m", "l1.paper")
     assert (found.mean, found.frames, found.coverage, found.clips) == (1.0, 4, 0.2, 1)
-    assert found.ci95 is None  # of one clip nothing is known of the spread
+    assert found.ci95 is None  # a single clip says nothing about the spread
 
 
 def test_nothing_scored():
@@ -42,7 +42,7 @@ def test_nothing_scored():
 
 
 def test_the_interval_is_that_of_the_mean_of_clips():
-    """For many clips of equal length the bootstrap comes to the normal interval: mean +- 1.96 s / sqrt(n)."""
+    """For many clips of equal length, the bootstrap converges to the normal interval: mean +- 1.96 s / sqrt(n)."""
     values = np.random.default_rng(1).normal(5, 1, 400)
     low, high = evaluation({("m", "l1.paper"): tuple(clip(value, 5) for value in values)}).summary("m", "l1.paper").ci95
     half = 1.96 * values.std() / 20
@@ -51,7 +51,7 @@ def test_the_interval_is_that_of_the_mean_of_clips():
 
 
 def test_differences_are_paired():
-    """Clips differ by far more than models do, and yet the difference is sure: it is the same on every clip."""
+    """Clips differ much more than models, but the difference is certain, because it is the same for every clip."""
     levels = np.random.default_rng(2).uniform(1, 100, 20)
     one = tuple(clip(level, 8) for level in levels)
     other = (*(clip(level + 1, 8) for level in levels[:-1]), None)
@@ -71,7 +71,7 @@ def test_a_model_that_fails_on_a_hard_clip_is_none_the_better_for_it():
     assert found.summary("a", "l1.paper").mean == pytest.approx(1.5)
     assert found.summary("a", "l1.paper").clips == found.summary("b", "l1.paper").clips == 2
     assert found.ranking("l1.paper") == ["a", "b"]
-    assert found.clip_scores("a", "l1.paper") == one  # shown clip by clip all the same
+    assert found.clip_scores("a", "l1.paper") == one  # shown clip by clip nevertheless
 
 
 @given(seed=st.integers(0, 2**32), clips=st.integers(2, 6))

@@ -1,4 +1,4 @@
-"""`fommctl farm`: what is emitted for each engine, run from first to last, gives the result of one machine."""
+"""`fommctl farm`: the tasks emitted for each engine, run from first to last, give the result of one machine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SHOT = ("--crop", "none", "--smooth", *map(str, (*TINY, *EXACT)))
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
+    """Read-only shots."""
     return write_shots(tmp_path_factory.mktemp("shots"), frames=FRAMES)
 
 
 @pytest.fixture
 def folder(shots: Path, tmp_path: Path) -> Path:
-    """One with a space in its name."""
+    """A folder with a space in its name."""
     shutil.copytree(shots, tmp_path / "a night")
     return tmp_path / "a night"
 
@@ -64,7 +64,7 @@ def same(run_cli, folder: Path) -> bool:
 
 @pytest.mark.slow
 def test_an_openjd_template_is_valid_and_runs(run_cli, folder, tmp_path):
-    """On a machine that sees all files under other names than the one that submits."""
+    """The rendering machine sees all files under other paths than the submitting one."""
     model = pytest.importorskip("openjd.model")
     yaml = pytest.importorskip("yaml")
     job = emit(run_cli, folder, "openjd", chunk=4)
@@ -89,7 +89,7 @@ def test_an_openjd_template_is_valid_and_runs(run_cli, folder, tmp_path):
     assert hidden(moved) == []
 
 
-def test_an_error_is_told_to_openjd(folder, run_cli):
+def test_an_error_is_reported_to_openjd(folder, run_cli):
     done = run_cli("farm", "encode", folder / "nowhere", "--log-format", "openjd")
     assert (done.code, done.stderr) == (3, "")
     assert done.stdout == f"openjd_fail: {folder}/nowhere does not exist. Check the spelling and the folder.\n"
@@ -106,7 +106,7 @@ def test_what_is_submitted_renders_the_shot(run_cli, folder, tmp_path, engine):
 
 
 def test_opencue(run_cli, folder):
-    """The outline comes to three layers that wait for each other; their commands render the shot."""
+    """The outline has three layers that wait for each other; their commands render the shot."""
     outline = pytest.importorskip("outline")
     cue = pytest.importorskip("outline.backend.cue")
     job = emit(run_cli, folder, "opencue")
@@ -162,7 +162,7 @@ def test_flamenco(run_cli, folder):
 
 @pytest.mark.parametrize("more", [(), ("--frames", "3-7"), ("--fps", "7")], ids=["all", "part", "rate"])
 def test_pictures_need_no_last_task(run_cli, folder, more):
-    """Chunks in any order write them into one folder; frames that are shown twice, or not at all, count too."""
+    """Chunks in any order write them into one folder, including frames that are shown twice or not at all."""
     job = emit(run_cli, folder, "slurm", "farm/%04d.png", *more, chunk=3)
     assert not (job / "encode.sbatch").exists()
     assert "encode" not in (job / "submit.sh").read_text()
@@ -182,7 +182,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """What is in a folder, and when it was written."""
+    """Return names and modification times of the files in a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
@@ -200,7 +200,7 @@ def test_tasks_that_run_twice_change_nothing(run_cli, folder, result):
             assert done.json()["kept"] is kept
     assert snapshot(folder) == before
     if result != "farm.mkv":
-        # A picture that went missing is made again.
+        # A missing picture is rendered again.
         gone = folder / "farm" / "0006.png"
         content = gone.read_bytes()
         gone.unlink()
@@ -228,8 +228,8 @@ def test_a_video_as_source_is_searched_by_the_first_task_only(run_cli, tmp_path,
     assert (tmp_path / "farm.mkv").read_bytes() == (tmp_path / "alone.mkv").read_bytes()
 
 
-def test_the_last_chunk_goes_on_to_the_true_end(run_cli, folder):
-    """Where headers promise fewer frames than there are, or more, none is lost."""
+def test_the_last_chunk_continues_to_the_true_end(run_cli, folder):
+    """No frame is lost if headers state fewer or more frames than there are."""
     for promised in (5, 10):
         shutil.rmtree(folder / "job", ignore_errors=True)
         job = emit(run_cli, folder, "slurm", "farm.mkv", "--overwrite")
@@ -265,7 +265,7 @@ def test_sigterm_leaves_no_half_written_frame(run_cli, folder, tmp_path):
         else:
             until(lambda: hidden(folder))
         process.send_signal(signal.SIGTERM)
-        # Its composing thread waits at the gate.
+        # The composing thread waits at the gate.
         gate.unlink()
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130, said

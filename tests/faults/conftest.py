@@ -1,4 +1,4 @@
-"""Inputs and undisturbed runs of the scenarios, made once for all tests that compare with them."""
+"""Inputs and undisturbed runs of the scenarios, made once for all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.fixture(scope="session")
 def whole(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undisturbed]:
-    """whole(name): the undisturbed run of a scenario."""
+    """whole(name): returns the undisturbed run of a scenario."""
     made: dict[str, Undisturbed] = {}
 
     def run(name: str) -> Undisturbed:

@@ -1,4 +1,4 @@
-"""A clock that jumps back and forth in the middle of a run, or stands in 1970: nothing breaks, nothing is redone."""
+"""A clock that jumps back and forth during a run, or is in 1970: nothing breaks, nothing is repeated."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def test_results_are_those_of_a_steady_clock(
     out.mkdir()
     scenario.prepare(out)
     for _ in range(2):
-        # The second run finds what the first one did, whatever its files and notes are dated.
+        # The second run finds the results of the first, whatever the dates of its files and records.
         result = run(*scenario.words(out), site=scenario.path, FAULT_CLOCK=clock)
         assert result.code == 0, result.stderr
         scenario.check_complete(out, whole(name).out)
 
 
 @pytest.mark.full
-def test_training_goes_on_from_the_last_step_not_from_the_last_date(inputs: Inputs, tmp_path: Path) -> None:
-    """Checkpoints that are dated in reverse; curves in the order of steps; no speed below zero."""
+def test_training_continues_from_the_last_step_not_from_the_last_date(inputs: Inputs, tmp_path: Path) -> None:
+    """Checkpoints are dated in reverse; curves are in the order of steps; no speed is negative."""
     out = tmp_path / "out"
     assert run(*train(inputs, out), "--max-steps", "3", FAULT_CLOCK="back").code == 0
     for age, path in enumerate(sorted((out / "checkpoints").iterdir())):

@@ -1,4 +1,4 @@
-"""A disk or a quota that is full: exit code 3, the reason, nothing half-written, and what was there stays."""
+"""A full disk or quota: exit code 3, the reason, nothing half-written, and existing files stay."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ MOVIES = ("mp4", "mov", "mkv", "webm", "gif")
 NAMES = (*MOVIES, "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "import", "export")
 NAMES = (*NAMES, "evaluate", "batch", "batch-workers", "batch-status")
 SAMPLE = ("mkv", "preprocess")
-"""In `make test`."""
+"""Sample in `make test`."""
 OVERWRITTEN = b"of an earlier run"
 LITTLE = 1000
-"""Bytes; what every command writes is longer."""
+"""Limit in bytes; what every command writes is longer."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Case:
 
     words: list[str | Path]
     room: int = LITTLE
-    """Bytes that a file may grow to."""
+    """Largest file size in bytes."""
     before: Callable[[], object] = lambda: None
-    """What was done while there was room."""
+    """Function that fills the folder while there is room."""
     stays: tuple[str, ...] = ()
-    """Patterns of the files that may not change or go."""
+    """Patterns of files that must not change or disappear."""
     grows: tuple[str, ...] = ()
-    """Patterns of the files that may be there afterwards, whole."""
+    """Patterns of files that may be there afterwards, complete."""
     home: dict[str, str] = field(default_factory=dict)
 
 
 def case(name: str, inputs: Inputs, out: Path) -> Case:
-    """The command called so, which writes into the folder `out`."""
+    """Return the case of this name, whose command writes to the folder `out`."""
     site, home = inputs.site, {"FOMMCTL_HOME": str(out)}
     kind, _, more = name.partition("-")
     workers = 2 if more else 1
@@ -84,7 +84,7 @@ def case(name: str, inputs: Inputs, out: Path) -> Case:
     if kind == "train":
         return Case(
             train(inputs, out),
-            # One of the two curves and the metrics find room, a checkpoint does not.
+            # One of the two curves and the metrics fit, a checkpoint does not.
             room=150_000,
             before=lambda: check(run(*train(inputs, out), "--max-steps", "2")),
             stays=("checkpoints/*", "preset.yaml", "pictures/*"),
@@ -96,7 +96,7 @@ def case(name: str, inputs: Inputs, out: Path) -> Case:
         def before() -> None:
             write_jobs(inputs, out)
             if more == "status":
-                # No line finds room in it, while results would.
+                # No line fits, while results would.
                 (out / "status.jsonl").write_bytes(b"\n" * (room - 50))
 
         words = batch(out, workers if more == "workers" else 0)
@@ -140,7 +140,7 @@ def assert_told(code: int, stderr: str) -> None:
 
 
 def assert_left(found: dict[str, str], before: dict[str, str], own: Case) -> None:
-    """What has to stay is there as it was; beside it there is only what may be."""
+    """Assert that files that must stay are unchanged, and that there are only permitted ones besides."""
     for name, content in before.items():
         if any(Path(name).match(pattern) for pattern in own.stays):
             assert found.get(name) == content, name
@@ -161,7 +161,7 @@ def test_files_that_may_not_grow(name: str, inputs: Inputs, run_beside: Callable
     result = run(*own.words, site=inputs.site, limit=limit, **own.home)
     assert_told(result.code, result.stderr)
     assert_left(tree(out, everything=True), before, own)
-    # With room again, the same command does it.
+    # With enough room, the same command succeeds.
     check(run_beside(*own.words, path=inputs.site, **own.home))
 
 
@@ -174,7 +174,7 @@ disk=$2 copies=$4; shift 4
 cp -a "$disk/out" "$copies/full" && rm "$disk/fill" && "$@" && cp -a "$disk/out" "$copies/free"
 exit $code
 """
-"""Runs a command twice, first on a file system that is full but for a few bytes, and copies what it leaves."""
+"""Runs a command twice, first on a file system that is full except for a few bytes, and copies its output."""
 
 
 FILLED = [("crop", 12_288), ("animate", 0), ("animate", 12_288), ("pictures", 60_000), ("crop", 0), ("preprocess", 0)]

@@ -1,4 +1,5 @@
-"""SIGKILL at random moments: what has its name is whole, nobody lives on, and the next run completes the work."""
+"""SIGKILL at random moments: files with final names are complete, no process survives, and the next run finishes the
+work."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from faults import Undisturbed, moment, run_killed
 NAMES = ("animate", "pictures", "crop", "crop-workers", "preprocess", "preprocess-workers", "train", "train-workers")
 NAMES = (*NAMES, "batch", "batch-workers", "import")
 SAMPLE = ("animate", "crop", "preprocess")
-"""In `make test`, where `train` and `batch` have tests of their own that kill them."""
+"""Sample in `make test`; `train` and `batch` have their own tests with kills."""
 MOMENTS, SAMPLED_MOMENTS = 20, 2
 
 

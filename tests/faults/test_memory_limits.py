@@ -1,4 +1,4 @@
-"""Too little memory: a message and nothing half-written; and no more of it for a video that is ten times as long."""
+"""Too little memory gives a message and nothing half-written; a video ten times as long needs no more memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LIMITS = {
     "preprocess": (150, 200, 250, 300, 400),
     "train": (700, 800, 900, 1000, 1200),
 }
-"""MiB of address space, from too little for the libraries to enough."""
+"""Address space in MiB, from too little for the libraries to enough."""
 SAMPLE = {"crop": (250,)}
 ENDED_BY_A_LIBRARY = ("OpenBLAS error", "std::bad_alloc", "OpenMP", "OMP: ")
-"""These end the process by themselves, before anything of fommctl could answer."""
+"""Errors by which libraries end the process before fommctl can report anything."""
 MEGABYTE = 2**20
 MORE_FOR_TEN_TIMES_THE_FRAMES = 16
 
@@ -40,13 +40,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def limited_run(scenario: Scenario, out: Path, megabytes: int) -> tuple[int, str]:
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, 2 * (megabytes * MEGABYTE,))  # noqa: E731
-    # Pools of memory for each thread would count though they are not used.
+    # Memory pools of threads would count although they are not used.
     result = run(*scenario.words(out), site=scenario.path, limit=limit, MALLOC_ARENA_MAX="1")
     return result.code, result.stderr
 
 
 def assert_told(code: int, stderr: str) -> None:
-    """What it is, unless a library ended the process by itself."""
+    """Assert that the error is reported, unless a library ended the process."""
     assert "Traceback" not in stderr
     assert "bug in fommctl" not in stderr, stderr
     if code > 0 and not any(text in stderr for text in ENDED_BY_A_LIBRARY):
@@ -56,7 +56,7 @@ def assert_told(code: int, stderr: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
-def test_an_end_of_memory_is_told_and_leaves_nothing_half(
+def test_a_lack_of_memory_is_reported_and_leaves_nothing_half_written(
     limited: str,
     full: bool,
     inputs: Inputs,

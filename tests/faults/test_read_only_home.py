@@ -1,4 +1,4 @@
-"""FOMMCTL_HOME that cannot be written to: what needs nothing of it works, what does says so."""
+"""FOMMCTL_HOME that cannot be written to: commands that do not need it work, the others report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READ_ONLY = 'mount -t tmpfs -o ro faults "$1" || exit 99; shift; "$@"'
 
 
 def run_read_only(home: Path, *words: str | Path, site: Path | None = None, **changes: str) -> Result:
-    """The command with a home on a file system that is mounted read-only."""
+    """Run the command with its home on a read-only file system."""
     home.mkdir(exist_ok=True)
     command = [*isolated_mounts(), READ_ONLY, "sh", str(home), sys.executable, "-m", "fommctl", *map(str, words)]
     own = environment(site, FOMMCTL_HOME=str(home), **changes)
@@ -28,7 +28,7 @@ def run_read_only(home: Path, *words: str | Path, site: Path | None = None, **ch
 
 
 def attempts(tmp_path: Path, full: bool) -> list:
-    """Ways to run with a home that cannot be written to: a path below a file, and a read-only file system."""
+    """Yield ways to run with a home that cannot be written to: a path below a file, and a read-only file system."""
     (tmp_path / "file").touch()
     below = lambda *words, **more: run(*words, FOMMCTL_HOME=str(tmp_path / "file" / "home"), **more)  # noqa: E731
     mounted = lambda *words, **more: run_read_only(tmp_path / "mounted", *words, **more)  # noqa: E731

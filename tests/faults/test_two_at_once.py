@@ -1,4 +1,5 @@
-"""Several processes that want the same at the same time: one wins or all agree; the others wait or say why not."""
+"""Several processes that need the same resource at the same time: one wins or all agree; the others wait or report why
+not."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from file_server import serving
 from weights_plugin import spec, write_distribution
 
 FOLDERS = ("train", "crop", "preprocess")
-"""Commands that keep others out of their folder."""
+"""Commands that lock their folder."""
 REFUSED = {"train": "another training run is writing to", "crop": "another run is writing to"}
 REFUSED["preprocess"] = REFUSED["crop"]
 
@@ -31,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def at_once(together: int, *words: str | Path, **options) -> Iterator[Result]:
-    """So many processes with the same command."""
+    """Start this many processes with the same command."""
     processes = [start(*words, **options) for _ in range(together)]
     for process in processes:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
@@ -98,7 +99,7 @@ def test_two_results_of_one_name(
 
 @pytest.mark.slow
 def test_one_that_takes_the_place_of_a_killed_one(inputs: Inputs, tmp_path: Path) -> None:
-    """No lock of a process that is gone keeps the next one out, at once after its death."""
+    """The lock of a dead process does not block the next one, even immediately after its death."""
     scenario, out = scenarios(inputs)["crop"], tmp_path / "out"
     with start(*scenario.words(out), site=scenario.path) as first:
         while not (out / ".fommctl-crop").exists():

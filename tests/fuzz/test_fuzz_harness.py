@@ -1,4 +1,5 @@
-"""The rule of the fuzz suite is enforced: what breaks it is found, with the file that did it, and the rest goes on."""
+"""The rule of the fuzz suite is enforced: violations are reported with the file that caused them, and the run
+continues."""
 
 from pathlib import Path
 
@@ -25,7 +26,7 @@ EXPECTED = {
 
 @pytest.fixture
 def findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where findings are kept, apart from real ones."""
+    """Keep findings in a folder apart from the real ones."""
     assert FINDINGS.name == "fommctl-fuzz-findings"
     monkeypatch.setattr("fuzzing.campaign.FINDINGS", tmp_path / "findings")
     return tmp_path / "findings"

@@ -1,5 +1,5 @@
-"""Files with bytes, values or tensors changed, of every kind that is read: each is read or refused, by the rule of
-`fuzzing.campaign`. One process takes all of a kind."""
+"""Files of every kind that fommctl reads, with bytes, values or tensors changed: each is read or rejected, by the rule
+of `fuzzing.campaign`. One process takes all files of a kind."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +14,12 @@ from fommctl.presets.preset import presets_root
 
 MEMORY = {
     "images": 1500, "media": 1500, "inspect": 1000, "checkpoints": 1000, "manifests": 1000,
-    # torch, the model and PyAV are loaded.
+    # Includes torch, the model and PyAV.
     "jobs": 1500,
-    # Networks are built of what passes, at most MOST_VALUES numbers.
+    # Networks are built from valid files, with at most MOST_VALUES values.
     "presets": 3000,
 }  # fmt: skip
-"""MiB."""
+"""Memory limit, MiB."""
 Campaigns = Callable[[str], Campaign]
 
 
@@ -42,7 +42,7 @@ def campaigns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaigns]:
     [
         ("images", seeds.images, 42, 1 / 10, 1 / 10),
         ("media", seeds.media, 42, 1 / 10, 1 / 10),
-        # Signed ones among them: `inspect` says what they are, and never that they are whole.
+        # Including signed ones: `inspect` describes them, but never as intact.
         ("inspect", seeds.results, 12, 1 / 10, -1),
         ("checkpoints", seeds.checkpoints, 40, 1 / 50, 1 / 10),
     ],
@@ -88,7 +88,7 @@ def test_values(
     tmp_path: Path,
     full: bool,
 ) -> None:
-    """Of files of jobs and status files; of manifests, journals, tables and lists, also those that come with data."""
+    """Job files, status files, manifests, journals, tables and lists, including those of data sets."""
     count, found, campaign = most if full else sample, make(tmp_path), campaigns(target)
     with campaign.judged(len(found) + count, count / 10, count * refused):
         for kind, layout in found.items():
@@ -115,7 +115,7 @@ def test_bytes_of_folders(
 
 
 def test_presets(campaigns: Campaigns, full: bool) -> None:
-    """Of every backend, with `backend:` and without."""
+    """Presets of every backend, with and without `backend:`."""
     names = ("smoke", "faces-mini", "small-monkeynet", "small-x2face", "bair-256")
     shipped = {f"{name}.yaml": (presets_root() / f"{name}.yaml").read_bytes() for name in names}
     count, campaign = 500 if full else 10, campaigns("presets")

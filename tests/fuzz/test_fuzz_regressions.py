@@ -1,4 +1,5 @@
-"""What fuzzing found once, kept small: regressions/TARGET/CASE, a file or a folder, and those that are made here."""
+"""Small versions of what fuzzing has found: regressions/TARGET/CASE, a file or folder, and cases that are created
+here."""
 
 import json
 from collections.abc import Iterator
@@ -44,12 +45,12 @@ MADE: dict[tuple[str, str], Content] = {
     ("manifests", "types-stored"): {"stored.npz": layouts.store_bytes('{"format": 1, "key": "k", "frames": null, '
                                     '"rate": "x", "warnings": 5, "saved": [], "metrics": {}}')},
 }  # fmt: skip
-"""By target and name; the name of a manifest ends in its kind."""
+"""Cases by target and name; the name of a manifest ends in its kind."""
 
 
 @pytest.fixture(scope="module")
 def campaigns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Campaign]]:
-    """A process for each target."""
+    """Start a process for each target."""
     opened: dict[str, Campaign] = {}
     for target in {path.parent.name for path in KEPT} | {target for target, _ in MADE}:
         opened[target] = Campaign(target, tmp_path_factory.mktemp(target), 1000).__enter__()

@@ -1,7 +1,5 @@
-"""Files that claim, or unpack to, far more than they are: one message, soon, in little memory.
-
-Each is handed to a process that may take 300 MiB in all and 20 seconds; what it may do is the rule of the fuzz suite.
-"""
+"""Files that claim, or unpack to, far more than their size give one message, quickly and in little memory. Each is
+passed to a process limited to 300 MiB and 20 seconds, by the rule of the fuzz suite."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ MEMORY, SECONDS = 300, 20
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Campaign]]:
-    """One process for each kind of file, all tests through."""
+    """Start one process per kind of file, for all tests."""
     found = {}
     for target in ("images", "media", "headers", "manifests"):
         campaign = Campaign(target, tmp_path_factory.mktemp(target), MEMORY, SECONDS)
@@ -89,7 +87,7 @@ def test_a_gif_of_many_frames(fed: dict[str, Campaign]) -> None:
     assert campaign.run("frames.gif", hostile.gif_of(64, 64, frames=20_000)) == "result", campaign.last
 
 
-def test_an_animation_that_unpacks_to_gigabytes_is_told_without_decoding_it(fed: dict[str, Campaign]) -> None:
+def test_an_animation_that_unpacks_to_gigabytes_is_probed_without_decoding_it(fed: dict[str, Campaign]) -> None:
     campaign = fed["headers"]
     assert campaign.run("frames.webp", hostile.animated_webp(4000, 5000)) == "result", campaign.last
     assert "frames=5000" in campaign.last

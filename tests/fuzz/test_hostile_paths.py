@@ -1,8 +1,6 @@
-"""Names in manifests, tables and lists that lead out of the folder are refused, and nothing there is even opened.
-
-Which links are the user's own business: a folder that is a link, and links that lie in a folder of media, for data
-sets are kept on several disks. Names in files are not: whoever made the file is not whoever runs the command.
-"""
+"""Names in manifests, tables and lists that lead out of the folder are rejected, and nothing there is even opened.
+Links are the user's own decision: folders may be links, and media folders may contain links, since data sets are kept
+on several disks. Names in files are not, because the author of a file is not the one who runs the command."""
 
 import json
 import os
@@ -27,13 +25,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, layouts.Layout]
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """Its process may neither write outside the folder of the case nor look at `forbidden` beside it."""
+    """Start a process that may neither write outside the folder of the case nor look at `forbidden` next to it."""
     with Campaign("manifests", tmp_path_factory.mktemp("sandbox"), 400) as opened:
         yield opened
 
 
 def placed(tree: Any, outside: str, *keys: str) -> Any:
-    """The tree with `outside` for every value of these keys, and for a list of texts for each of them."""
+    """Return the tree with `outside` for every value of these keys, and for lists of texts for each element."""
     if isinstance(tree, list):
         return [placed(each, outside, *keys) for each in tree]
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Sound beside the pictures: copied bit for bit where it can be, in sync always, and never longer than the video."""
+"""Sound: copied bit for bit where possible, always in sync, and never longer than the video."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -15,9 +15,9 @@ from fommctl.media.sound import AudioSource
 
 RATE = Fraction(25)
 CLICKS = [0.3, 0.9, 1.5, 2.1, 2.7]
-"""Seconds on the sound's own clock at which the test signal has a burst of 10 ms."""
+"""Times of 10 ms bursts in the test signal, in seconds on the sound's own clock."""
 MADE: dict[tuple[Any, ...], bytes] = {}
-"""Clips of `clip_with_sound`, each encoded once."""
+"""Cache of `clip_with_sound`."""
 
 COPIED = [
     ("aac.mp4", "aac", "out.mp4"),
@@ -47,7 +47,7 @@ TRANSCODED = [
 
 
 def clicking(instants: np.ndarray) -> np.ndarray:
-    """A 1 kHz burst of 10 ms at each of CLICKS, over faint noise that keeps encoders awake."""
+    """Return a 1 kHz burst of 10 ms at each of CLICKS, over faint noise that keeps encoders awake."""
     signal = np.random.default_rng(0).normal(0, 30, len(instants))
     for click in CLICKS:
         inside = (instants >= click) & (instants < click + 0.01)
@@ -65,7 +65,8 @@ def clip_with_sound(
     audio_start: Fraction = Fraction(0),
     skip: tuple[float, float] | None = None,
 ) -> Path:
-    """Video of 25 frames/s and sound whose clicks are at CLICKS; `skip` leaves out the sound between two times."""
+    """Write a video of 25 frames/s with sound that has clicks at CLICKS; `skip` leaves out the sound between two
+    times."""
     kind = path.suffix, codec, layout, rate, seconds, audio_start, skip
     if kind not in MADE:
         _write_clip_with_sound(path, codec, layout, rate, seconds, audio_start, skip)
@@ -111,7 +112,7 @@ def _write_clip_with_sound(
 
 
 def heard(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Instants (n,) in seconds and samples (n,) of the first channel, as a player would play them."""
+    """Return times (n,) in seconds and samples (n,) of the first channel, as a player would play them."""
     instants, samples = [], []
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
@@ -123,7 +124,7 @@ def heard(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clicks(path: Path) -> list[float]:
-    """When each burst begins, in seconds."""
+    """Return when each burst begins, in seconds."""
     instants, samples = heard(path)
     loud = instants[np.abs(samples) > 0.2]
     return [float(loud[0]), *(float(later) for earlier, later in pairwise(loud) if later - earlier > 0.1)]
@@ -153,7 +154,7 @@ def test_packets_are_copied_bit_for_bit_and_in_sync(tmp_path, source, encoder, n
     before, after = track(given, "audio"), track(tmp_path / name, "audio")
     assert writer.audio_codec == after.codec == before.codec
     assert writer.warnings == []
-    # Matroska has no time before zero: the priming packet of AAC and MP3 stays behind.
+    # Matroska has no negative times: the priming packet of AAC and MP3 is left out.
     offset = before.payloads.index(after.payloads[0])
     assert offset <= (1 if name.endswith("mkv") and after.codec in ("aac", "mp3") else 0)
     assert after.payloads == before.payloads[offset : offset + len(after.payloads)]
@@ -275,7 +276,7 @@ def test_a_track_is_chosen_by_its_index_and_keeps_its_language(tmp_path):
 
 
 @pytest.mark.parametrize("index", [0, 9])
-def test_what_is_no_sound_is_left_out_with_a_warning(tmp_path, index):
+def test_tracks_without_sound_are_left_out_with_a_warning(tmp_path, index):
     given = write_clip(tmp_path / "silent.mp4", frames=5)
     writer = write(tmp_path / "out.mp4", spans(RATE, 5), audio=AudioSource(given, index, Fraction(0)))
     assert writer.audio_codec is None
@@ -312,7 +313,7 @@ def test_pictures_from_two_seconds_on_keep_sound_in_place(tmp_path):
 
 
 def many_channels(path: Path, layout: str, channels: int) -> Path:
-    """A second of video with PCM sound: channel n sounds at 200 + 100 n Hz, at a quarter of full scale."""
+    """Write a second of video with PCM sound: channel n has 200 + 100 n Hz, at a quarter of full scale."""
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -335,8 +336,8 @@ def many_channels(path: Path, layout: str, channels: int) -> Path:
 
 
 def relabelled(path: Path) -> Path:
-    """The QuickTime file with its eight channels said to be L R C LFE Ls Rs Rls Rrs, as cameras and editors have them:
-    libav then lists them in an order of their own."""
+    """Relabel the eight channels of the QuickTime file as L R C LFE Ls Rs Rls Rrs, as in cameras and editors: libav
+    then lists them in another order."""
     data = bytearray(path.read_bytes())
     at = data.find(b"chan") + 8
     data[at : at + 8] = ((128 << 16) | 8).to_bytes(4, "big") + bytes(4)
@@ -345,7 +346,7 @@ def relabelled(path: Path) -> Path:
 
 
 def tones(path: Path) -> list[dict[int, float]]:
-    """For each channel, which tones of `many_channels` are heard and how loud, relative to the source."""
+    """Return the tones of `many_channels` in each channel and their levels relative to the source."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         channels = stream.codec_context.layout.nb_channels
@@ -384,13 +385,13 @@ def test_eight_channels_keep_their_places(tmp_path, name, labelled):
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
 @pytest.mark.parametrize("layout", ["16 channels", "hexadecagonal"])
-def test_sixteen_channels_are_mixed_down_and_told(tmp_path, name, layout):
+def test_sixteen_channels_are_mixed_down_and_reported(tmp_path, name, layout):
     writer = with_sound(tmp_path, name, many_channels(tmp_path / "many.mov", layout, 16), count=25)
     left, right = tones(tmp_path / name)
     assert writer.warnings == [f"the sound was mixed down from {layout} to stereo"]
     expected = {200, 400, 600, 800} if layout == "16 channels" else {200, 400, 500, 700}
     assert expected <= set(left)
-    # No side clips, and each is as loud as the weights say.
+    # No side clips, and the level of each is given by the weights.
     assert sum(left.values()) == pytest.approx(1, abs=0.05)
     assert sum(right.values()) == pytest.approx(1, abs=0.05)
 

@@ -1,4 +1,4 @@
-"""Videos whose size or shape changes on the way: a turned telephone, a call, a broadcast."""
+"""Videos whose size or shape changes midway: a rotated phone, a call, a broadcast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RED, BLUE = (200, 40, 40), (40, 40, 200)
 
 
 def marked(width: int, height: int, colour: Sequence[int]) -> np.ndarray:
-    """A plain picture with a white square in its middle, half as wide as its shorter side."""
+    """Return a plain picture with a white square in its middle, half as wide as its shorter side."""
     picture = solid(width, height, colour)
     side = min(width, height) // 4
     picture[height // 2 - side : height // 2 + side, width // 2 - side : width // 2 + side] = 255
@@ -27,12 +27,12 @@ def marked(width: int, height: int, colour: Sequence[int]) -> np.ndarray:
 
 
 def turned(path: Path) -> Path:
-    """Five frames of 128x96, then five of 96x128."""
+    """Write five frames of 128x96, then five of 96x128."""
     return write_mjpeg(path, [marked(128, 96, RED)] * 5 + [marked(96, 128, BLUE)] * 5)
 
 
 def white(pixels: np.ndarray) -> tuple[int, int]:
-    """Width and height of the white square."""
+    """Return width and height of the white square."""
     inside = pixels.min(axis=2) > 160
     return int(inside.any(axis=0).sum()), int(inside.any(axis=1).sum())
 
@@ -43,7 +43,7 @@ def test_a_turned_picture_is_fitted_between_black_bars(tmp_path):
     assert [frame.pixels.shape for frame in frames] == [(96, 128, 3)] * 10
     assert [frame.content for frame in frames] == [None] * 5 + [Box(28, 0, 100, 96)] * 5
     assert white(frames[0].pixels) == (48, 48)
-    # 96x128 became 72x96: its square of 48 pixels has 36, and is a square still.
+    # 96x128 became 72x96: the square of 48 pixels has 36, and is still square.
     width, height = white(frames[9].pixels)
     assert width == pytest.approx(36, abs=2)
     assert height == pytest.approx(36, abs=2)
@@ -82,7 +82,7 @@ def test_training_sees_the_same_frames(tmp_path):
 
 
 def test_a_broadcast_that_changes_its_aspect(tmp_path):
-    """4:3 becomes 16:9 at the same number of pixels: only the codec says so."""
+    """4:3 becomes 16:9 with the same number of pixels; only the codec signals it."""
     parts = []
     for number, (aspect, colour) in enumerate(((Fraction(1), RED), (Fraction(2), BLUE))):
         clip = write_clip(
@@ -105,7 +105,7 @@ def test_a_broadcast_that_changes_its_aspect(tmp_path):
 
 
 def test_a_broadcast_that_gains_a_sound_track(tmp_path):
-    """It stands in the middle of the file, where nobody looks before the packets come."""
+    """The track starts in the middle of the file, where probing does not look."""
     noise = {"draw": lambda index: np.random.default_rng(index).integers(0, 255, (128, 128, 3), np.uint8)}
     large = {"g": "1", "qmin": "1", "qmax": "2", "b": "200M", "maxrate": "400M", "bufsize": "100M"}
     clip = {"width": 128, "height": 128, "codec": "mpeg2video", **noise}

@@ -1,4 +1,4 @@
-"""Colours of decoded frames against values worked out by hand: matrices, ranges, untagged files, HDR, alpha."""
+"""Colours of decoded frames compared with values computed by hand: matrices, ranges, untagged files, HDR, alpha."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_alpha_is_laid_over_black(tmp_path, codec, pix_fmt, name):
 
 
 def pq_signal(nits: float) -> float:
-    """Inverse of the PQ EOTF (SMPTE ST 2084, equation 5)."""
+    """Return the inverse of the PQ EOTF (SMPTE ST 2084, equation 5)."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = (nits / 10000) ** m1
@@ -138,7 +138,7 @@ def hdr_clip(path, transfer, signals):
     ],
 )
 def test_hdr_grey_is_tone_mapped(tmp_path, name, transfer, signals):
-    """Black stays, 26 cd/m2 (18 % grey) is as in SDR, reference white is light but not white, the peak is white."""
+    """Black stays, 26 cd/m2 (18 % grey) is as in SDR, reference white is bright but not white, the peak is white."""
     wanted = [0, 108, 191, 228, 255]
     pairs = [(signal, level) for signal, level in zip(signals, wanted, strict=True) if signal is not None]
     path = hdr_clip(tmp_path / f"{name}.mkv", transfer, [signal for signal, _ in pairs])
@@ -178,7 +178,7 @@ def test_tone_mapping_keeps_order_and_hue():
 
 
 def test_sdr_in_bt2020_becomes_bt709(tmp_path):
-    """bt709's red, written in BT.2020 coordinates, comes back as pure red."""
+    """bt709's red, written in BT.2020 coordinates, is read back as pure red."""
     linear = np.linalg.inv(to_bt709(BT2020).astype(np.float64)) @ (1, 0, 0)
     signal = linear ** (1 / 2.4)
     path = write_clip(

@@ -1,4 +1,4 @@
-"""Bad input gets one InputError with a hint, or every frame that can be decoded and a warning; never a hang."""
+"""Bad input gives one InputError with a hint, or every frame that can be decoded and a warning; it never hangs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fommctl.media.reader import Reader
 
 
 def noise(index: int) -> np.ndarray:
-    """Pictures that compress badly, so that damage hits pixels."""
+    """Return pictures that compress badly, so that damage affects pixels."""
     return np.random.default_rng(index).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 def refused(path, what: str) -> None:
-    """Both ways in refuse the file, in one short line that names it, with a hint."""
+    """Assert that probing and reading reject the file in one short line with its name, and with a hint."""
     for open_it in (probe, lambda file: list(Reader(file))):
         with pytest.raises(InputError, match=what) as caught:
             open_it(path)
@@ -42,7 +42,7 @@ def refused(path, what: str) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises more than it holds."""
+    """Return a PNG whose header claims more than its content."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -140,7 +140,7 @@ def test_names_that_ffmpeg_would_take_for_addresses(tmp_path):
 
 
 def broken_variant(tmp_path, name):
-    """A hundred frames of noise with a key frame every tenth, in small clusters where the container has them."""
+    """Write a hundred frames of noise with a key frame every tenth, in small clusters if the container has them."""
     options = {"g": "10", "x265-params": "log-level=none:keyint=10", "cpu-used": "8", "qscale": "2"}
     muxing = {".mp4": {"movflags": "faststart"}, ".mov": {"movflags": "faststart"}}.get(
         (tmp_path / name).suffix, {"cluster_time_limit": "400"}
@@ -154,7 +154,7 @@ ROBUST = ["h264.mp4", "hevc-10bit.mkv", "vp9.webm", "mpeg4.avi", "mpeg1.mpg", "m
 
 
 @pytest.mark.parametrize("name", ROBUST)
-def test_decoding_goes_on_after_damage(tmp_path, name):
+def test_decoding_continues_after_damage(tmp_path, name):
     path = damage(broken_variant(tmp_path, name), 0.40, 0.45)
     with Reader(path) as reader:
         frames = list(reader)
@@ -164,7 +164,7 @@ def test_decoding_goes_on_after_damage(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "mpeg1.mpg", "mpeg2.ts", "mjpeg.avi", "ffv1.mkv"])
-def test_damage_is_told(tmp_path, name):
+def test_damage_is_reported(tmp_path, name):
     reader = Reader(damage(broken_variant(tmp_path, name), 0.40, 0.45))
     list(reader)
     assert any("damaged" in warning and name in warning for warning in reader.warnings)
@@ -180,7 +180,7 @@ def test_cut_files_give_what_they_have(tmp_path, name):
         assert any("cut short" in warning or "damaged" in warning for warning in reader.warnings)
 
 
-def test_a_cut_gif_is_told(tmp_path):
+def test_a_cut_gif_is_reported(tmp_path):
     path = truncate(write_gif(tmp_path / "a.gif", [noise(index) for index in range(10)], [50] * 10), 0.55)
     reader = Reader(path)
     assert 4 <= len(list(reader)) <= 6
@@ -191,7 +191,7 @@ def test_a_cut_gif_is_told(tmp_path):
     ("name", "least", "most"), [("a.webp", 5, 5), ("a.gif", 5, 6), ("a.png", 5, 5), ("a.avif", 3, 5)]
 )
 def test_a_cut_animation_gives_what_it_has(tmp_path, name, least, most):
-    """Whole frames are those of the whole file, and both ways of reading count the same."""
+    """Complete frames are those of the intact file, and both ways of reading count the same number."""
     path = tmp_path / name
     first, *others = (Image.fromarray(noise(index)) for index in range(10))
     first.save(path, save_all=True, append_images=others, duration=50, lossless=True)
@@ -201,7 +201,7 @@ def test_a_cut_animation_gives_what_it_has(tmp_path, name, least, most):
     frames = [frame.pixels for frame in reader]
     assert least <= len(frames) <= most
     assert len(frames) == count_frames(path)
-    # Two decoders of AVIF enlarge colours in two ways; two pictures of noise differ by 85.
+    # Two AVIF decoders upsample colours differently; two pictures of noise differ by 85.
     limit = 12 if name == "a.avif" else 0
     for number in range(least):
         for pixels in (frames[number], read_frames(path, [number])[0]):
@@ -210,7 +210,7 @@ def test_a_cut_animation_gives_what_it_has(tmp_path, name, least, most):
     assert all(name in warning for warning in reader.warnings)
 
 
-def test_a_cut_animation_of_one_whole_frame_is_told(tmp_path):
+def test_a_cut_animation_of_one_whole_frame_is_reported(tmp_path):
     path = tmp_path / "a.webp"
     Image.fromarray(noise(0)).save(path, save_all=True, append_images=[Image.fromarray(noise(1))], lossless=True)
     reader = Reader(truncate(path, 0.7))
@@ -219,7 +219,7 @@ def test_a_cut_animation_of_one_whole_frame_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.png", "a.avif"])
-def test_damage_in_the_middle_of_an_animation_is_told(tmp_path, name):
+def test_damage_in_the_middle_of_an_animation_is_reported(tmp_path, name):
     path = tmp_path / name
     first, *others = (Image.fromarray(noise(index)) for index in range(10))
     first.save(path, save_all=True, append_images=others, duration=50, lossless=True)
@@ -243,7 +243,7 @@ def test_endless_damage_ends(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_flipped_bytes_are_refused_or_read(tmp_path):
-    """Whatever is broken, the answer is frames or an InputError."""
+    """Whatever is damaged, the result is frames or an InputError."""
     random = np.random.default_rng(0)
     names = ["h264.mp4", "hevc-10bit.mkv", "mpeg1.mpg", "mjpeg.avi", "prores4444.mov", "ffv1-rgb.mkv"]
     files = [write_variant(tmp_path, name, frames=4) for name in names]
@@ -264,7 +264,7 @@ def test_flipped_bytes_are_refused_or_read(tmp_path):
 
 
 def test_a_video_of_photographs_with_exif(tmp_path):
-    """PyAV 18 knows no EXIF on frames, and then gives no other side data of the frame either."""
+    """PyAV 18 does not support EXIF on frames, and then gives no other side data of the frame either."""
     exif = Image.Exif()
     exif[0x010F] = "camera"
     Image.fromarray(solid(64, 48, (200, 90, 40))).save(tmp_path / "a.jpg", exif=exif, quality=98)

@@ -1,4 +1,4 @@
-"""One list of endings for every command, and what is passed over is told."""
+"""All commands share one list of file extensions, and skipped files are reported."""
 
 import logging
 
@@ -19,7 +19,7 @@ def test_every_command_knows_the_same_endings(tmp_path, ending):
     assert [record.path for record in plain_folder(tmp_path)] == [clip]
 
 
-def test_what_is_passed_over_is_counted_and_told(tmp_path, caplog):
+def test_skipped_files_are_counted_and_reported(tmp_path, caplog):
     write_clip(tmp_path / "a.mp4", frames=1)
     for name in ("b.braw", "c.BRAW", "README", "sub/d.r3d", "notes.txt", "manifest.jsonl", ".hidden.braw"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ def test_what_is_passed_over_is_counted_and_told(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path}: 4 files passed over: .braw (2), .r3d (1), no ending (1)"]
 
 
-def test_tables_and_notes_are_not_told(tmp_path, caplog):
+def test_tables_and_notes_are_not_reported(tmp_path, caplog):
     for name in ("a.mp4", "index.csv", "notes.md", "a.keypoints.npy"):
         (tmp_path / name).write_bytes(b"x")
     with caplog.at_level(logging.WARNING, "fommctl"):

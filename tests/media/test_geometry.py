@@ -1,4 +1,4 @@
-"""Where pixels lie: rotation, pixel aspect, boxes, borders, chroma and scaling."""
+"""Positions of pixels: rotation, pixel aspect, boxes, borders, chroma and scaling."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fommctl.media.reader import Reader
 
 
 def gradient(width: int, height: int) -> np.ndarray:
-    """Red grows to the right, green downwards: tells how a picture lies."""
+    """Return a picture with red growing to the right and green downwards, which shows its orientation."""
     rows, columns = np.mgrid[:height, :width]
     channels = [columns * 200 // max(1, width - 1), rows * 200 // max(1, height - 1), np.full((height, width), 60)]
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
 def lossless(path, width, height, frames=1, **options):
-    """FFV1 in RGB, or in 4:4:4 where `pix_fmt` says so."""
+    """Write FFV1 in RGB, or with `pix_fmt` in 4:4:4."""
     arguments = {"codec": "ffv1", "pix_fmt": "bgr0", "draw": lambda index: gradient(width, height), **options}
     return write_clip(path, width=width, height=height, frames=frames, **arguments)
 

@@ -21,7 +21,7 @@ TILE = 64
 
 
 def heic(path: Path, pixels: np.ndarray, **options) -> Path:
-    """A HEIC without loss; tile_size: of a grid such as telephones write."""
+    """Write a lossless HEIC.  tile_size: of a grid as written by phones."""
     pillow_heif.register_heif_opener()
     Image.fromarray(pixels).save(path, "HEIF", quality=-1, chroma=444, **options)
     return path

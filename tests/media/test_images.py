@@ -1,4 +1,4 @@
-"""Pictures of every kind become upright 8-bit sRGB with alpha apart."""
+"""Pictures of all kinds become upright 8-bit sRGB with separate alpha."""
 
 from __future__ import annotations
 

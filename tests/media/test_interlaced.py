@@ -1,4 +1,4 @@
-"""Interlaced footage becomes whole pictures, at its own rate or one a field; progressive footage stays as it is."""
+"""Interlaced footage becomes whole pictures, at its own rate or one per field; progressive footage does not change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fommctl.media.reader import Reader
 
 
 def combs(pixels: np.ndarray) -> float:
-    """How much lines differ from the mean of their neighbours."""
+    """Return how much lines differ from the mean of their neighbours."""
     luma = pixels[..., 1].astype(float)
     return float(np.abs(luma[1:-1] - (luma[:-2] + luma[2:]) / 2).mean())
 

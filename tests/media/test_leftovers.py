@@ -1,4 +1,4 @@
-"""What a killed process left half-written goes when the same output is written again, and nothing else does."""
+"""Half-written files of a killed process are removed when the same output is written again, and nothing else is."""
 
 from __future__ import annotations
 

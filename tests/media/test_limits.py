@@ -1,4 +1,4 @@
-"""Numbers that files may claim have an end, each told in one message; what is legitimate stays below it."""
+"""Numbers in files have limits, each reported in one message; legitimate values are below them."""
 
 from fractions import Fraction
 from pathlib import Path

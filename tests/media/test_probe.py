@@ -1,4 +1,4 @@
-"""What a file says about itself."""
+"""Properties of files by probing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_sound(tmp_path):
 
 
 def test_origin_is_the_time_of_the_first_frame(tmp_path):
-    """Sound codecs may begin before the picture to warm up; time 0 is still the first picture."""
+    """Sound codecs may start before the picture to warm up; time 0 is still the first picture."""
     path = write_clip(tmp_path / "a.mp4", start=Fraction(5, 2), audio=("aac",))
     assert probe(path).origin == Fraction(5, 2)
     assert probe(write_variant(tmp_path, "mpeg1.mpg")).origin == Fraction(48600, 90000)
@@ -92,7 +92,7 @@ def test_gifs(tmp_path):
 
 
 def two_tracks(path, counts, default):
-    """A film with two video tracks of so many frames, 64x48 and 32x24, at 25 frames/s."""
+    """Write a film with two video tracks with these numbers of frames, 64x48 and 32x24, at 25 frames/s."""
     with av.open(str(path), "w") as container:
         streams = []
         for number in range(2):

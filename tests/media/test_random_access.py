@@ -1,4 +1,4 @@
-"""Frames by number are those that the reader gives, bit for bit, whatever the codec and the container."""
+"""Frames read by number equal the reader's, bit for bit, for every codec and container."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ VIDEOS: dict[str, dict[str, Any]] = {
 
 
 def noise(index: int) -> np.ndarray:
-    """A moving square over a texture that differs from frame to frame."""
+    """Return a moving square over a texture that differs from frame to frame."""
     picture = moving_square(index).astype(np.int16)
     picture += np.random.default_rng(index // 3).integers(-30, 30, picture.shape, np.int16)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def assert_same(path: Path, size: tuple[int, int] | None = None) -> None:
-    """All frames in one go, each alone, and a few in any order."""
+    """Assert equality for all frames in one go, each alone, and a few in any order."""
     expected = [frame.pixels for frame in Reader(path, size=size)]
     assert count_frames(path) == len(expected)
     everything = read_frames(path, range(len(expected)), size=size)
@@ -98,7 +98,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_edit_list_that_hides_the_beginning(tmp_path: Path) -> None:
-    """Frames before time 0 are in the file and are not shown."""
+    """Frames before time 0 are in the file but not shown."""
     path = write_clip(
         tmp_path / "cut.mp4", frames=40, draw=noise, start=Fraction(-8, 25), options={"g": "999", "bf": "2"}
     )

@@ -1,4 +1,4 @@
-"""Frames and timestamps of every kind of input, cut, scaled and turned."""
+"""Frames and timestamps of all kinds of input, cut, scaled and rotated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fommctl.media.reader import Reader
 
 
 def gradient(width: int, height: int) -> np.ndarray:
-    """Red grows to the right, green downwards: tells how a picture lies."""
+    """Return a picture with red growing to the right and green downwards, which shows its orientation."""
     rows, columns = np.mgrid[:height, :width]
     channels = [columns * 200 // max(1, width - 1), rows * 200 // max(1, height - 1), np.full((height, width), 60)]
     return np.stack(channels, axis=2).astype(np.uint8)
@@ -67,7 +67,7 @@ def test_a_clip_that_starts_late_starts_at_zero(tmp_path, name):
 
 
 def test_a_clock_that_jumps_by_hours_leaves_no_pause(tmp_path):
-    """As spliced recordings of broadcasts have it."""
+    """Spliced recordings of broadcasts have such jumps."""
     spliced = [Fraction(index, 25) + (9000 if index >= 5 else 0) for index in range(10)]
     clip = write_clip(tmp_path / "spliced.mkv", times=spliced)
     with Reader(clip) as reader:

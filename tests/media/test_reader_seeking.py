@@ -1,4 +1,4 @@
-"""Reading from the middle of a file gives the frames that reading all of it gives, bit for bit, and their times."""
+"""Reading from the middle of a file gives the same frames and times as reading all of it, bit for bit."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -35,7 +35,7 @@ CLIPS: dict[str, dict] = {
 
 
 def drawn(index: int) -> np.ndarray:
-    """Noise that moves: frames that are made of others differ from those made of what is at hand."""
+    """Return moving noise: frames predicted from wrong references would differ."""
     return np.ascontiguousarray(NOISE[:, 2 * index : 2 * index + 64])
 
 

@@ -1,4 +1,4 @@
-"""Resizing and cutting in memory: values, borders and where pixels lie."""
+"""Resizing and cropping in memory: values, borders and positions of pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fommctl.media.resampling import crop, over_black, resize
 
 
 def numbered(height: int, width: int) -> np.ndarray:
-    """Every pixel different, (H, W, 3)."""
+    """Return a picture (H, W, 3) in which every pixel is different."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, rows * 7 + columns], axis=2).astype(np.uint8)
 

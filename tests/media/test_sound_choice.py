@@ -1,4 +1,4 @@
-"""Which sound tracks are taken: pairs of mono tracks, languages, tracks that cannot be decoded."""
+"""The choice of sound tracks: pairs of mono tracks, languages, tracks that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RATE = Fraction(25)
 
 
 def camera(path: Path, *audio: str, languages: tuple[str, ...] = ()) -> Path:
-    """A second of video with mono tracks; number n sounds at 220 n Hz."""
+    """Write a second of video with mono tracks; track n has 220 n Hz."""
     return write_clip(path, frames=25, audio=audio, languages=languages)
 
 
 def mute(path: Path, number: int) -> Path:
-    """The QuickTime file with an unknown codec in its sound track `number`, as those of new telephones are."""
+    """Give sound track `number` of the QuickTime file an unknown codec, as in those of new phones."""
     data = bytearray(path.read_bytes())
     at = -1
     for _ in range(number):
@@ -40,7 +40,7 @@ def chosen(path: Path, wanted: str = "auto", *, must: bool = False):
 
 
 def pitches(path: Path) -> list[list[int]]:
-    """For each sound track the loudest pitch of each channel, in multiples of 220 Hz."""
+    """Return the loudest pitch of each channel of each sound track, in multiples of 220 Hz."""
     found = []
     with av.open(str(path)) as container:
         for number in range(len(container.streams.audio)):
@@ -62,7 +62,7 @@ def test_two_equal_mono_tracks_are_left_and_right(tmp_path):
     assert chosen(given) == ([(1, 2)], [])
 
 
-def test_four_are_two_pairs_and_the_second_is_told(tmp_path):
+def test_four_are_two_pairs_and_the_second_is_reported(tmp_path):
     given = camera(tmp_path / "a.mov", *["pcm_s16le"] * 4)
     left = ["left out of the sound of a.mov: tracks 3 and 4 (see --audio-track)"]
     assert chosen(given) == ([(1, 2)], left)

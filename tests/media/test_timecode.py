@@ -1,4 +1,4 @@
-"""Timecodes against the rules of SMPTE 12M."""
+"""Timecodes by the rules of SMPTE 12M."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_counted_at_another_rate(timecode, frames, rate, new_rate, expected):
     assert shifted(timecode, frames, rate, new_rate) == expected
 
 
-def test_what_is_no_timecode():
+def test_invalid_timecodes():
     assert shifted("now", 1, NTSC) is None
 
 

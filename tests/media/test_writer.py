@@ -1,4 +1,4 @@
-"""Files with moving pictures: timestamps, counts, lossless pixels, colours, tags."""
+"""Files of moving pictures: timestamps, counts, lossless pixels, colours, tags."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -167,7 +167,7 @@ def test_prores_pads_odd_widths_only(tmp_path):
     assert frames(tmp_path / "out.mov")[0].shape == (47, 64, 3)
 
 
-def test_odd_sizes_are_padded_by_the_border_in_mp4_and_said(tmp_path):
+def test_odd_sizes_are_padded_by_the_border_in_mp4_and_reported(tmp_path):
     pictures = [moving_square(index, 63, 47) for index in range(3)]
     writer = write(tmp_path / "out.mp4", spans(Fraction(25), 3), pictures, crf=0)
     decoded = frames(tmp_path / "out.mp4")[0].astype(int)
@@ -211,7 +211,7 @@ def test_untagged_sources_are_tagged_by_size(tmp_path, name):
     small = tags(tmp_path / name)
     write(tmp_path / name, spans(Fraction(25), 1), [solid(1280, 720, (9, 9, 9))], overwrite=True)
     large = tags(tmp_path / name)
-    # FFV1 holds RGB; ProRes has one code for the curve that bt601 and bt709 share.
+    # FFV1 stores RGB; ProRes has one code for the curve that bt601 and bt709 share.
     expected = {"out.mkv": [(6, 6, 0, 2), (1, 1, 0, 2)], "out.mov": [(6, 1, 6, 1), (1, 1, 1, 1)]}
     assert [small, large] == expected.get(name, [(6, 6, 6, 1), (1, 1, 1, 1)])
 
@@ -258,7 +258,7 @@ def test_a_timecode_is_carried_into_mov(tmp_path, rate, timecode):
 
 
 @pytest.mark.parametrize("timecode", ["00:00:00;00", "soon"])
-def test_a_timecode_that_does_not_fit_is_left_out_and_said(tmp_path, timecode):
+def test_a_timecode_that_does_not_fit_is_left_out_and_reported(tmp_path, timecode):
     writer = write(tmp_path / "out.mov", spans(Fraction(25), 3), timecode=timecode)
     assert writer.warnings == [f"the timecode {timecode} does not fit 25 frames/s and is left out"]
     assert len(frames(tmp_path / "out.mov")) == 3

@@ -101,7 +101,7 @@ def test_existing_frames_are_kept_without_overwrite_and_stale_ones_go_with_it(tm
 
 
 def test_pictures_that_are_not_ours_stay(tmp_path):
-    """A photo that happens to have a number is no frame of an older result."""
+    """A photo whose name happens to be a number is not a frame of an older result."""
     write(tmp_path / "%d.png", spans(RATE, 4), mark=MARK)
     Image.fromarray(solid(4, 4, (9, 9, 9))).save(tmp_path / "2024.png")
     write(tmp_path / "%d.png", spans(RATE, 2), mark=MARK, overwrite=True)
@@ -109,7 +109,7 @@ def test_pictures_that_are_not_ours_stay(tmp_path):
 
 
 def write_while(pattern: Path, meanwhile: Callable[[], object]) -> None:
-    """Write three pictures; before they take their places, something happens."""
+    """Write three pictures; do something before they get their final names."""
     with Writer(pattern, width=4, height=4, rate=RATE) as writer:
         for time, duration in spans(RATE, 3):
             writer.write(solid(4, 4, (1, 2, 3)), time, duration)
@@ -174,12 +174,12 @@ def test_patterns_name_and_recognise_their_pictures(pattern, number, name):
 
 
 @pytest.mark.parametrize("name", ["frame.png", "%d-%d.png", "100%%d.png", "%s.png"])
-def test_what_is_no_pattern(name):
+def test_invalid_patterns(name):
     assert not is_pattern(Path(name))
 
 
 def ramp(index: int) -> np.ndarray:
-    """A smooth picture of many colours, shifted by a pixel a frame."""
+    """Return a smooth picture of many colours, shifted by a pixel per frame."""
     rows, columns = np.mgrid[0:96, 0:128]
     planes = (2 * columns + index, 2 * rows + 30, 255 - columns - rows)
     return np.stack(planes, axis=2).clip(0, 255).astype(np.uint8)
@@ -215,7 +215,7 @@ def test_gif_delays_of_a_variable_rate(tmp_path):
 
 
 def gif_delays(path: Path) -> list[int]:
-    """Delay of each frame in milliseconds, as Pillow reads them."""
+    """Return the delay of each frame in milliseconds, read by Pillow."""
     delays = []
     with Image.open(path) as image:
         for index in range(getattr(image, "n_frames", 1)):

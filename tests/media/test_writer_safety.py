@@ -1,4 +1,4 @@
-"""Nothing half-written, nothing replaced by accident, and one clear error for what cannot be written."""
+"""Nothing is half-written or replaced by accident, and there is one clear error for what cannot be written."""
 
 import os
 import re
@@ -237,7 +237,7 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
 
 def test_the_text_in_a_sound_file_need_not_be_utf8(tmp_path):
     source = write_sound(tmp_path / "sound.mkv")
-    # The name of the muxer, which Matroska keeps as text.
+    # The name of the muxer, which Matroska stores as text.
     source.write_bytes(source.read_bytes().replace(b"Lavf", b"L\xe9vf"))
     writer = write(tmp_path / "out.mp4", spans(Fraction(25), 25), audio=AudioSource(source, 0, Fraction(0)))
     assert writer.warnings == []
@@ -259,7 +259,7 @@ def test_a_name_that_is_too_long(tmp_path, name):
 
 
 def write_while(path: Path, meanwhile: Callable[[], object]) -> None:
-    """Write one frame; before the result takes its place, something happens."""
+    """Write one frame; do something before the result gets its final name."""
     with Writer(path, width=64, height=48, rate=Fraction(25)) as writer:
         writer.write(moving_square(0), Fraction(0), Fraction(1, 25))
         meanwhile()
@@ -288,7 +288,7 @@ def test_outputs_whose_names_begin_alike_do_not_share_a_temporary_file(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.gif", "%03d.png"])
-def test_a_folder_that_is_moved_meanwhile_is_told_and_left_clean(tmp_path, name):
+def test_a_folder_that_is_moved_meanwhile_is_reported_and_left_clean(tmp_path, name):
     (tmp_path / "out").mkdir()
     pixels = np.zeros((16, 16, 3), np.uint8)
 

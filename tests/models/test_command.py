@@ -1,4 +1,4 @@
-"""`fommctl models` as people and pipelines use it."""
+"""`fommctl models`, as used by people and pipelines."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Downloads from a real server that cuts, lies, changes its file or is not there."""
+"""Downloads from a real server that disconnects, lies, changes its file or is unreachable."""
 
 import contextlib
 import hashlib
@@ -61,7 +61,7 @@ def test_a_download_brings_the_file_its_hash_and_its_progress(server: FileServer
     assert leftovers(target) == []
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server: FileServer, target: Path) -> None:
+def test_a_cut_connection_continues_where_it_stopped(server: FileServer, target: Path) -> None:
     server.cut_after, server.cuts = 300_000, 3
     fetch(server, target, sha256=SHA256)
     assert target.read_bytes() == CONTENT
@@ -171,7 +171,7 @@ def test_addresses_are_tried_in_order(server: FileServer, target: Path) -> None:
         assert len(gone.requests) == 1
 
 
-def test_all_failures_are_told(server: FileServer, target: Path) -> None:
+def test_all_failures_are_reported(server: FileServer, target: Path) -> None:
     server.status = 404
     with pytest.raises(MissingError) as error:
         download([f"{server.address}/a", f"{server.address}/b"], target, Expected(), hint=HINT)
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(server: FileServer, tmp
         fetch(server, tmp_path / "file" / "vox.pth.tar")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(
+def test_a_disk_without_room_is_reported_before_anything_is_written(
     server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = module.shutil.disk_usage(target.parent.parent)
@@ -294,7 +294,7 @@ def test_a_disk_that_fills_up_leaves_nothing(room: int, server: FileServer, targ
 
 @contextlib.contextmanager
 def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
-    """A server that says nothing of the size and sends a byte now and then, without an end; yields its address."""
+    """Serve a byte now and then, endlessly and without stating a size; yield the URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -316,7 +316,7 @@ def drips(pause: float, byte: bytes = b"x") -> Iterator[str]:
 
 
 def test_a_server_of_a_byte_now_and_then_is_given_up(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the four tries brings some bytes: that is no progress."""
+    """Each of the four attempts gets some bytes, which does not count as progress."""
     monkeypatch.setattr("fommctl.download.TIMEOUT", 0.2)
     monkeypatch.setattr("fommctl.download.PAUSE", 0)
     with drips(0.02) as url, pytest.raises(MissingError, match="fewer than 1,000 bytes a second"):
@@ -331,7 +331,7 @@ def test_a_server_without_an_end_is_given_up(target: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("etag", ['"a"', ""])
-def test_an_interruption_leaves_what_the_next_call_goes_on_with_and_nothing_else(
+def test_an_interruption_leaves_what_the_next_call_continues_with_and_nothing_else(
     etag: str, server: FileServer, target: Path
 ) -> None:
     def interrupt(done: int, total: int | None) -> None:

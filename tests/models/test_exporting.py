@@ -16,7 +16,7 @@ TINY_PRESET = str(TINY.with_name("vox-tiny.model_params.yaml"))
 
 
 def frames(model: str | Path, host: Host) -> torch.Tensor:
-    """What a model makes of two random pictures."""
+    """Return a model's results for two random pictures."""
     renderer = load_model(str(model), host).backend.prepare(torch.device("cpu"), "fp32", fast=False)
     source, driving = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     return renderer.render(renderer.encode_source(source), renderer.detect(driving))

@@ -1,4 +1,4 @@
-"""Model files that are broken, wrong or hostile are refused with what is wrong, and nothing in them runs."""
+"""Model files that are broken, wrong or malicious are rejected with the reason, and nothing in them runs."""
 
 import contextlib
 import io
@@ -56,7 +56,7 @@ def legacy(pickled: bytes, path: Path) -> Path:
 
 
 NESTED = b"\x80\x02})" + b"q\x00h\x00\x86" * 100 + b"K\x01s."
-"""{((t, t), (t, t)): 1}, a hundred deep: 2**100 steps to hash."""
+"""{((t, t), (t, t)): 1}, a hundred levels deep: hashing takes 2**100 steps."""
 GREEDY = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."
 STORAGE = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85R."
 OBJECT = b"\x80\x02ctorch.storage\nUntypedStorage\nJ\x00\x00\x00\x7f\x85\x81."
@@ -255,7 +255,7 @@ def test_a_native_file_with_offsets_beyond_its_end_is_refused(tmp_path: Path) ->
         read_checkpoint(path)
 
 
-def test_the_kind_of_a_file_is_told_from_its_first_bytes(tmp_path: Path) -> None:
+def test_the_kind_of_a_file_is_recognised_by_its_first_bytes(tmp_path: Path) -> None:
     assert sniff(save({}, tmp_path / "zip")) == "torch zip"
     assert sniff(save({}, tmp_path / "legacy", zipped=False)) == "torch pickle"
     write_native(tmp_path / "native", {"g": {"a": torch.ones(1)}}, {"licence": "MIT"})

@@ -1,4 +1,5 @@
-"""Presets and model files that describe terabytes, unpack to gigabytes or never end: one message, in little memory."""
+"""Presets and model files that describe terabytes, unpack to gigabytes or never end give one message, in little
+memory."""
 
 import io
 import json
@@ -15,13 +16,13 @@ from fommctl.models.loading import MOST_VALUES
 from fommctl.presets.preset import presets_root
 
 MEMORY, SECONDS = 700, 60
-"""torch alone takes 200 MiB."""
+"""Memory limit; torch alone takes 200 MiB."""
 SMOKE = (presets_root() / "smoke.yaml").read_text()
 
 
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Campaign]]:
-    """A process for presets and one for checkpoints."""
+    """Start a process for presets and one for checkpoints."""
     found = {}
     for target in ("presets", "checkpoints"):
         campaign = Campaign(target, tmp_path_factory.mktemp(target), MEMORY, SECONDS)
@@ -58,7 +59,7 @@ def test_presets_without_end_are_refused(fed: dict[str, Campaign], name: str) ->
 
 
 def native(metadata: dict[str, str]) -> bytes:
-    """A safetensors file of one number, with this metadata."""
+    """Write a safetensors file of one value, with this metadata."""
     header = json.dumps(
         {"__metadata__": metadata, "generator/a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
     )
@@ -66,7 +67,7 @@ def native(metadata: dict[str, str]) -> bytes:
 
 
 def expanded() -> bytes:
-    """A checkpoint whose tensor of one number is seen 10^12 times."""
+    """Write a checkpoint in which a tensor of one value is expanded to 10^12."""
     target = io.BytesIO()
     torch.save({"generator": {"a": torch.ones(1).expand(10**6, 10**6)}}, target)
     return target.getvalue()

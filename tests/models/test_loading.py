@@ -1,4 +1,4 @@
-"""From a name, a path or a preset to networks with weights, and what is said where they do not fit."""
+"""From a name, a path or a preset to networks with weights, and errors if they do not fit."""
 
 import logging
 from collections.abc import Callable
@@ -126,7 +126,7 @@ def test_another_architecture_is_refused_with_the_first_names_and_all_counts(hos
     with pytest.raises(ModelError) as error:
         load_model(str(TINY), host, preset="faces-mini")
     missing, wrong = error.value.message.splitlines()[1:]
-    # A level more in two hourglasses (4 blocks of 6 tensors), two more residual blocks (of 12), one more head and an
+    # One more level in two hourglasses (4 blocks of 6 tensors), two more residual blocks (of 12), one more head and an
     # embedding (2 each).
     assert missing.startswith("  52 missing: generator/dense_motion_network.hourglass.")
     assert missing.count("generator/") == 8
@@ -157,7 +157,7 @@ def test_tensors_that_contradict_each_other_are_a_usage_error(host: Host, tmp_pa
     content["kp_detector"]["down.weight"] = torch.ones(3, 1, 4, 4)
     path = tmp_path / "odd.pth.tar"
     torch.save(content, path)
-    with pytest.raises(UsageError, match="fits no scale"):
+    with pytest.raises(UsageError, match="no scale"):
         load_model(str(path), host)
 
 
@@ -168,7 +168,7 @@ def test_unknown_names_get_the_nearest_one(host: Host) -> None:
     assert error.value.hint.startswith("Did you mean 'vox-adv'?")
 
 
-def test_a_path_is_told_by_its_separator_its_ending_or_its_existence(
+def test_a_path_is_recognised_by_its_separator_its_suffix_or_its_existence(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -263,7 +263,7 @@ ROGUE = """
 def test_a_plugin_that_fails_does_not_keep_others_from_a_model(
     third_party: Callable[..., None], caplog: pytest.LogCaptureFixture, function: str
 ) -> None:
-    """It empties what it is given, too: each is given the file as it is."""
+    """The plugin also empties its argument, which must not affect the others."""
     third_party(ROGUE.format(function=function))
     host = load_host()
     model = load_model(str(TINY), host, preset=TINY_PRESET if function == "recognises" else None)

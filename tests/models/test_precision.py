@@ -1,4 +1,4 @@
-"""What `--precision auto` stands for: one decision a machine, kept, and the same in all processes."""
+"""`--precision auto`: one decision per machine, stored, and the same in all processes."""
 
 import json
 
@@ -17,7 +17,7 @@ NARROW, WIDE = ({"generator": nn.Conv2d(channels, channels, 3)} for channels in 
 
 @pytest.fixture(autouse=True)
 def forget():
-    """Each test is a process that has decided nothing yet."""
+    """Forget the decision, so that each test is like a new process."""
     precision._decision.cache_clear()
 
 

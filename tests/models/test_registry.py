@@ -1,4 +1,4 @@
-"""What the registry knows, and how models come into FOMMCTL_HOME and leave it."""
+"""The registry of models, and how they get into FOMMCTL_HOME and out of it."""
 
 import hashlib
 import json
@@ -144,8 +144,8 @@ def test_a_later_pull_must_match_the_recorded_hash(tiny_host: Host, server: File
     assert registry.pull("tiny", tiny_host)[1] is True
 
 
-def test_the_first_use_is_recorded_late_or_told(tiny_host: Host, isolated: Path, caplog) -> None:
-    """A file without a record is compared with no later one."""
+def test_the_first_use_is_recorded_late_or_reported(tiny_host: Host, isolated: Path, caplog) -> None:
+    """A file without a record is not compared with any later one."""
     registry.pull("tiny", tiny_host)
     record = registry.record_path("tiny")
     record.unlink()
@@ -196,7 +196,7 @@ def test_a_known_hash_is_checked(server: FileServer, tmp_path: Path, monkeypatch
     assert registry.find("tiny", host).status == "not pulled"
 
 
-def test_what_is_no_model_is_not_recorded(tiny_host: Host, server: FileServer) -> None:
+def test_files_that_are_not_models_are_not_recorded(tiny_host: Host, server: FileServer) -> None:
     server.content = b"Quota exceeded"
     with pytest.raises(MissingError, match="the file is not a model"):
         registry.pull("tiny", tiny_host)
@@ -287,7 +287,7 @@ def test_removed_models_are_gone(tiny_host: Host) -> None:
         registry.remove("mine", tiny_host)
 
 
-def test_what_is_no_model_is_called_what_it_is(host: Host, tmp_path: Path) -> None:
+def test_the_error_names_the_kind_of_a_file_that_is_not_a_model(host: Host, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(ModelError, match="is a pipe or a device"):
         registry.find(str(tmp_path / "pipe.pth"), host)
@@ -313,7 +313,7 @@ def test_a_damaged_imported_file_does_not_break_the_list(host: Host, isolated: P
     registry.remove("bad", host)
 
 
-def test_a_user_without_a_home_has_the_built_in_model_and_is_told_the_rest(
+def test_a_user_without_a_home_has_the_built_in_model_and_gets_errors_for_the_rest(
     tiny_host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def nobody(number: int) -> None:
@@ -333,7 +333,7 @@ def test_a_user_without_a_home_has_the_built_in_model_and_is_told_the_rest(
         registry.pull("tiny", tiny_host)
 
 
-def test_a_damaged_record_is_told(tiny_host: Host) -> None:
+def test_a_damaged_record_is_reported(tiny_host: Host) -> None:
     registry.record_path("tiny").parent.mkdir()
     registry.record_path("tiny").write_text("{")
     with pytest.raises(ModelError, match=r"tiny\.origin\.json is damaged"):
@@ -359,7 +359,7 @@ def test_a_model_that_another_process_works_on_is_waited_for_and_then_an_error_n
 
 @pytest.fixture
 def parts(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A host with a model of two files, one network each: one names it, the other holds its tensors alone."""
+    """A host with a model of two files with a network each: one names its network, the other has only tensors."""
     content = torch.load(TINY, weights_only=True)
     for path, saved in (
         ("a/kp_detector.pth", content["kp_detector"]),

@@ -1,4 +1,4 @@
-"""BatchNorm over two processes does what torch's does with their batches in one."""
+"""BatchNorm over two processes is equal to torch's with their batches combined."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fommctl.networks.layers import SynchronisedBatchNorm, synchronise
 from fommctl.train.distributed import join
 
 SHARES = (slice(0, 1), slice(1, 4))
-"""Of a batch of four: unequal ones."""
+"""Unequal shares of a batch of four."""
 
 
 def network(**options: Any) -> nn.Sequential:
@@ -28,12 +28,12 @@ def network(**options: Any) -> nn.Sequential:
 
 
 def pictures(kind: torch.dtype = torch.float64) -> Tensor:
-    # Far from zero: sums of squares would lose the variance.
+    # Far from zero, where sums of squares would lose the variance.
     return (torch.randn(4, 2, 6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 30).to(kind)
 
 
 def passed(made: nn.Sequential, batch: Tensor) -> dict[str, Any]:
-    """What a training step leaves; gradients of a loss that is a sum over the batch."""
+    """Return the results of a training step, with the gradients of a loss summed over the batch."""
     batch = batch.requires_grad_()
     made.train()
     made(batch)
@@ -94,7 +94,7 @@ def test_alone_and_in_evaluation_it_is_torchs() -> None:
     made = network().double().eval()
     expected = made(pictures())
     synchronise(made)
-    # No process group: evaluation must not need one.
+    # There is no process group: evaluation must not need one.
     torch.testing.assert_close(made(pictures()), expected, rtol=0, atol=0)
 
 

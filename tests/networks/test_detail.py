@@ -1,4 +1,4 @@
-"""The detail of a source given back to frames: places, confidence, and what stays the network's."""
+"""Adding the source's detail back to frames: positions, confidence, and what stays the network's."""
 
 import math
 
@@ -26,7 +26,7 @@ WHOLE = slice(None), slice(None)
 
 
 def waves(y, x):
-    """A smooth picture (..., 3), known at every place, in levels; places in pixels."""
+    """Return a smooth picture (..., 3), known at every position, in levels; positions are in pixels."""
     planes = [128 + 60 * np.sin(x / 9 + shift) + 50 * np.cos(y / 11 - shift) for shift in (0.0, 1.0, 2.0)]
     return np.stack(planes, -1)
 
@@ -49,7 +49,7 @@ def detail_of(square, small, part=WHOLE, weight=1.0):
 
 
 def given_back(square, small, frame, flow):
-    """The whole square as it comes out, in levels before they are rounded: (H, W, 3)."""
+    """Return the whole square with detail, in levels before rounding, (H, W, 3)."""
     levels = torch.cat((frame * 255, frame[:1] * 255)).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     result = enlarged(levels, square.shape[:2]).float() + detail_of(square, small)(frame, flow).strip(slice(None))
     return result[..., :3].numpy()
@@ -70,7 +70,7 @@ def test_where_nothing_moves_the_source_comes_back_bit_for_bit(astronaut, height
 
 
 def test_a_shift_reads_between_pixels_without_any_of_its_own():
-    """By 3.4 pixels to the right and 1.3 up: half a pixel of error would be 3 levels here."""
+    """By 3.4 pixels to the right and 1.3 up; an error of half a pixel would be 3 levels here."""
     square = waves(*pixels(240, 320)).round().astype(np.uint8)
     small = resize(square, (64, 64))
     moved = still(12, 16) + torch.tensor([2 * 3.4 / 320, -2 * 1.3 / 240])
@@ -78,7 +78,7 @@ def test_a_shift_reads_between_pixels_without_any_of_its_own():
     y, x = pixels(240, 320)
     expected = waves(y - 1.3, x + 3.4)
     inner = (slice(30, -30), slice(30, -30))
-    assert np.abs(kept - expected)[inner].max() < 3  # a sixth of a pixel and roundings
+    assert np.abs(kept - expected)[inner].max() < 3  # a sixth of a pixel, and rounding
     assert abs((kept - expected)[inner].mean()) < 0.1
     for error in (-0.5, 0.5):
         assert np.abs(kept - waves(y - 1.3, x + 3.4 + error))[inner].mean() > 4 * np.abs(kept - expected)[inner].mean()
@@ -96,7 +96,7 @@ def test_a_zoom_about_the_middle_is_the_same_at_every_resolution_of_the_flow(res
 
 
 def test_large_and_small_source_are_read_at_one_place():
-    """The small source along a flow is the large one along it, made small."""
+    """The reduced source along a flow equals the full one along it, reduced."""
     y, x = pixels(256, 256)
     square = waves(y / 4, x / 4).round().astype(np.uint8)
     small = resize(square, (64, 64))
@@ -130,7 +130,7 @@ def test_what_the_network_painted_stays_its_own(astronaut):
 
 
 def test_light_of_the_frame_and_detail_of_the_source(astronaut):
-    """A frame that is lighter all over by 5 levels gives a source that is."""
+    """A frame that is brighter by 5 levels everywhere gives a source that is too."""
     square = (np.ascontiguousarray(astronaut[:256, :256]) // 2 + 60).astype(np.uint8)
     small = resize(square, (64, 64))
     result = given_back(square, small, as_frame(small) + 5 / 255, still())
@@ -162,7 +162,7 @@ def test_confidence_by_hand():
     ],
 )
 def test_steadiness_by_hand(x, y, expected):
-    """A turn by 180 degrees keeps shapes; a mirror image, a smear and a crowd do not."""
+    """Rotating by 180 degrees preserves shapes; mirroring, stretching and crowding do not."""
     flow = still(20, 30) * torch.tensor([x, y], dtype=torch.float32)
     shift = (flow - still(20, 30)).permute(2, 0, 1)
     assert steadiness(shift)[10, 15] == pytest.approx(expected, abs=1e-4)
@@ -209,7 +209,7 @@ def test_alpha_of_the_background_stays_with_detail(astronaut):
 
 
 def test_what_lies_at_the_edge_of_the_picture_stays_there_and_nothing_from_beyond_is_shown(astronaut):
-    """A square wider than the picture, all of it moved down and to the right by a twelfth."""
+    """The square is wider than the picture, and all of it moves down and to the right by a twelfth."""
     picture = np.ascontiguousarray(astronaut[0:200, 100:260])
     box = Box(-20, -10, 200, 210)
     square = crop(picture, box, mirrored=True)
@@ -226,10 +226,10 @@ def test_what_lies_at_the_edge_of_the_picture_stays_there_and_nothing_from_beyon
         assert np.abs(mine.astype(int) - its).max() <= 1
     without = plain(moved, Detail(*arguments)(as_frame(moved), flow))
     assert np.abs(without[0].astype(int) - picture[0]).mean() > 10
-    # In the middle nothing is different.
+    # Nothing differs in the middle.
     middle = np.s_[80:120, 60:100]
     assert np.abs(result[middle].astype(int) - without[middle]).max() <= 1
-    # The square by itself, as filters of plugins are given it, is the same where it shows.
+    # The square itself, as filters of plugins receive it, is the same within the picture.
     whole = Paste(square, Box(0, 0, 220, 220), motion=motion)
     own = torch.from_numpy(whole.motion), torch.from_numpy(whole.own)
     everything = torch.ones(220, 220), (slice(None), slice(None))

@@ -1,4 +1,4 @@
-"""FOMM's `model_params` read off tensors: from published layouts, from random ones, and from broken ones."""
+"""FOMM's `model_params` inferred from tensors: published layouts, random ones, and broken ones."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "fomm"
 
 
 def tensors_of(model_params: Any) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors without memory, in the groups of a checkpoint."""
+    """Return tensors without storage, in the groups of a checkpoint."""
     with torch.device("meta"):
         backend = SPEC.build(model_params)
     return {group: dict(module.state_dict()) for group, module in backend.modules().items()}
@@ -38,11 +38,11 @@ def test_published_networks_are_read_as_their_presets(name: str, host: Host) -> 
     preset = load_preset(name, host)
     expected = preset.model_params.model_dump()
     architecture = read(tensors_of(preset.model_params))
-    expected["generator_params"]["max_features"] = 256  # 512 is never reached: no tensor tells it
+    expected["generator_params"]["max_features"] = 256  # 512 is never reached, so no tensor shows it
     assert SPEC.schema().model_validate(architecture.model_params).model_dump() == expected
     assert architecture.frame_shape == preset.frame_shape
     assert "generator: max_features at least 256, taken as 256" in architecture.notes
-    assert "keypoint detector: scale 0.25, by its anti-alias filter 13 pixels wide" in architecture.notes
+    assert "keypoint detector: scale 0.25, inferred from its anti-alias filter, 13 pixels wide" in architecture.notes
 
 
 @pytest.mark.parametrize("name", ["vox-tiny", "vox-adv-tiny", "mgif-tiny"])
@@ -90,12 +90,12 @@ configurations = st.fixed_dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(configurations)
-def test_what_is_read_builds_the_very_same_tensors(configuration: dict[str, Any]) -> None:
+def test_the_inferred_architecture_builds_the_very_same_tensors(configuration: dict[str, Any]) -> None:
     groups = tensors_of(SPEC.schema().model_validate(configuration))
     assert shapes_of(tensors_of(SPEC.schema().model_validate(read(groups).model_params))) == shapes_of(groups)
 
 
-def test_the_filter_tells_the_scale_and_the_scale_the_frame(host: Host) -> None:
+def test_the_filter_gives_the_scale_and_the_scale_gives_the_frame_size(host: Host) -> None:
     for scale, width, side in ((0.5, 5, 128), (0.25, 13, 256), (0.125, 29, 512)):
         sets = [
             f"model_params.kp_detector_params.scale_factor={scale}",
@@ -152,6 +152,6 @@ def test_contradictions_ask_for_a_preset(host: Host) -> None:
 def test_a_filter_of_no_scale_asks_for_a_preset(host: Host) -> None:
     groups = tensors_of(load_preset("smoke", host).model_params)
     groups["kp_detector"]["down.weight"] = torch.empty(3, 1, 11, 11, device="meta")
-    with pytest.raises(UsageError, match="11 pixels wide, fits no scale 1/n") as caught:
+    with pytest.raises(UsageError, match="11 pixels wide, which no scale 1/n gives") as caught:
         read(groups)
     assert "--preset" in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""The core against vectors of the published implementation (tests/golden), in fp32 on the CPU."""
+"""The core compared with vectors of the published implementation (tests/golden), in fp32 on the CPU."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,8 +90,8 @@ def test_predictions(golden, mode):
 def test_discriminator(golden):
     with torch.no_grad():
         results = golden.discriminator({1: golden.driving[:1]}, golden.driving_motion.keypoints[:1])
-    # With random spectral-norm vectors the maps reach 513 and cancel inside: the stored vector itself is 4e-4 away from
-    # the value in double precision. Rounding is allowed for relative to the largest value (3e-6 of it), nothing else.
+    # With random spectral-norm vectors, maps reach 513 and cancel out: the stored vector itself is 4e-4 from
+    # the value in double precision. The tolerance covers only rounding relative to the largest value, 3e-6 of it.
     expected = golden.arrays["disc_prediction_map_1"]
     tolerance = max(TOLERANCE, 3e-6 * expected.abs().max().item())
     torch.testing.assert_close(results[1][1], expected, atol=tolerance, rtol=0)

@@ -1,4 +1,4 @@
-"""The rewritten operations of the inference engine against the operations that they stand for."""
+"""The rewritten operations of the inference engine compared with the originals."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The fast renderer against the published vectors and the plain networks."""
+"""The fast renderer compared with the published vectors and the plain networks."""
 
 from pathlib import Path
 
@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 
 
 def build(**changes):
-    """A small backend with random weights and BatchNorm statistics; changes: `section__key=value` of model_params."""
+    """Return a small backend with random weights and BatchNorm statistics.  changes: `section__key=value` of
+    model_params."""
     params = {
         "common_params": {"num_kp": 4, "num_channels": 3, "estimate_jacobian": True},
         "kp_detector_params": {
@@ -46,7 +47,7 @@ def build(**changes):
 
 @torch.no_grad()
 def calibrate(backend):
-    """BatchNorm statistics that keep every layer's values around 1, and BatchNorm weights of both signs."""
+    """Set BatchNorm statistics that keep every layer's values around 1, and BatchNorm weights of both signs."""
     detector, generator = backend.keypoint_detector, backend.generator
     for module in (*detector.modules(), *generator.modules()):
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -61,13 +62,13 @@ def calibrate(backend):
 
 
 def smooth(count, channels=3, height=64, width=64):
-    """Clouds of colour: on noise, rounding in the keypoints would count as much as the renderer's own."""
+    """Return clouds of colour: on noise, rounding of keypoints would matter as much as the renderer's own."""
     points = torch.rand(count, channels, 6, 6, generator=torch.Generator().manual_seed(2))
     return F.interpolate(points, (height, width), mode="bicubic").clamp(0, 1)
 
 
 def moved(motion):
-    """Motions of three frames near that of the source."""
+    """Return motions of three frames close to that of the source."""
     random = torch.Generator().manual_seed(1)
     keypoints = motion.keypoints + 0.2 * torch.randn(3, *motion.keypoints.shape[1:], generator=random)
     if motion.jacobians is None:
@@ -219,7 +220,7 @@ def test_a_singular_jacobian_gives_a_frame_without_a_crash():
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_a_frame_that_is_all_source_is_the_source_along_its_flow(fast, align_corners):
-    """With the head that blends the source in wide open, frame and flow have to tell the same, to the pixel."""
+    """With the head that blends the source wide open, frame and flow must agree to the pixel."""
     backend = build(generator_params__blend_source=True, common_params__align_corners=align_corners)
     torch.nn.init.zeros_(backend.generator.blend.weight)
     torch.nn.init.constant_(backend.generator.blend.bias, 40)

@@ -1,4 +1,4 @@
-"""Arrangements of convolutions that training in bf16 on a CPU takes, against the published ones."""
+"""Convolutions as rearranged for training in bf16 on a CPU, compared with the published ones."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ def gradients(network: nn.Module, out: Tensor) -> list[Tensor]:
 
 
 def close(found: Tensor, wanted: Tensor) -> bool:
-    """Within what bf16 rounds."""
+    """Assert equality within bf16 rounding."""
     return bool((found.float() - wanted).abs().max() < 0.02 * wanted.abs().max() + 0.02)
 
 
@@ -27,7 +27,7 @@ def test_an_upsampling_block_under_autocast_is_the_published_one() -> None:
         found = block(INPUT)
     assert found.shape == (2, 4, 12, 14)
     assert close(found, wanted)
-    # The bias before BatchNorm has no gradient but rounding.
+    # A bias before BatchNorm has no gradient except rounding.
     assert all(close(one, other) for one, other in zip(gradients(block, found)[2:], expected[2:], strict=True))
     assert close(gradients(block, block(INPUT))[0], expected[0])
     torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""The losses of the training procedure, by values worked out by hand."""
+"""The losses of the training procedure, computed by hand."""
 
 import math
 
@@ -27,7 +27,7 @@ def flat(value: float, side: int = 2) -> Tensor:
 
 
 class Doubled(PerceptualNetwork):
-    """Two layers: the picture, and twice the picture in half precision, as under autocast."""
+    """Replaces the network by two layers: the picture, and twice the picture in half precision, as under autocast."""
 
     def __init__(self) -> None:
         super().__init__((0, 0, 0), (1, 1, 1))
@@ -136,7 +136,7 @@ def test_focus_counts_differences_where_landmarks_are() -> None:
 
 def test_focus_is_as_narrow_as_asked() -> None:
     landmarks, prediction, truth = torch.zeros(2, 1, 2), flat(0.5, 3), flat(0.75, 3)
-    # The neighbours of the middle are 1 away, the corners the square root of 2.
+    # The middle's neighbours are at distance 1, the corners at the square root of 2.
     weights = 1 + 4 * math.exp(-1 / 0.5) + 4 * math.exp(-2 / 0.5)
     loss = focus_loss(prediction, truth, landmarks, ((0,),), deviation=0.5)
     assert loss.item() == pytest.approx(0.25 * weights / 9)
@@ -148,7 +148,7 @@ def test_what_no_warp_shows_counts_more() -> None:
     prediction.requires_grad_()
     warped.requires_grad_()
     loss = revealed_loss(prediction, truth, warped)
-    # One of eight places has a weight, the mean over three channels.
+    # One of eight positions has a weight; the mean is over three channels.
     assert loss.item() == pytest.approx(0.25 * 0.25 / 8)
     loss.backward()
     assert warped.grad is None
@@ -167,7 +167,8 @@ def test_the_pyramid_smooths_before_it_reduces() -> None:
         0.25: (1, 3, 4, 4),
     }
     assert torch.equal(levels[1], picture)
-    # Every second column alone would be all ones. The Gaussian has a deviation of (1 / scale - 1) / 2: at half the size
+    # Every second column alone would be all ones. The Gaussian has a deviation of (1 / scale - 1) / 2: at half the
+    # size,
     # its taps are exp(-8), exp(-2), 1, exp(-2), exp(-8) over their sum, and ones meet the first, third and fifth.
     assert levels[0.5][..., 3:5, 3:5].flatten().tolist() == pytest.approx([0.787098] * 12)
     assert levels[0.25][..., 1:3, 1:3].flatten().tolist() == pytest.approx([0.5] * 12, abs=0.02)

@@ -1,4 +1,4 @@
-"""The perceptual networks do what the published ones do, and nothing changes them."""
+"""The perceptual networks equal the published ones, and nothing modifies them."""
 
 import copy
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def pictures(height: int = 64, width: int = 64) -> Tensor:
 
 
 def square(picture: NDArray[np.uint8], side: int = 224) -> Tensor:
-    """The middle of a picture, as the classifier expects it: (1, 3, side, side) in [0, 1]."""
+    """Return the middle of a picture, as the classifier expects it: (1, 3, side, side) in [0, 1]."""
     x = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     shorter = min(x.shape[2:])
     top, left = ((length - shorter) // 2 for length in x.shape[2:])
@@ -53,7 +53,7 @@ def norm(x: Tensor, tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def same(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """A convolution with TensorFlow's padding, taken apart: half of it before, the odd one after."""
+    """Apply a convolution with TensorFlow's padding written out: half of it before, the odd one after."""
     kernel = weight.shape[2]
     for axis in (3, 2):
         side = x.shape[axis]
@@ -64,7 +64,8 @@ def same(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def unfolded(tensors: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
-    """All block outputs of EfficientNet-Lite0, written down from its description: BatchNorm as a step of its own."""
+    """Return all block outputs of EfficientNet-Lite0, written from its description, with BatchNorm as a separate
+    step."""
     strides = dict.fromkeys((1, 3, 5, 11), 2)
     x = F.relu6(norm(same((255 * x - 127) / 128, tensors["_conv_stem.weight"], 2), tensors, "_bn0"))
     outputs = []
@@ -130,7 +131,7 @@ def test_vgg_gives_the_published_slices_of_torchvisions_layers() -> None:
 
 
 def test_vgg_by_hand() -> None:
-    """Each convolution averages its input channels and adds a constant; pooling takes the largest of four pixels."""
+    """Each convolution averages its input channels and adds a constant; pooling takes the maximum of four pixels."""
     x = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).repeat(1, 1, 32, 32)
     x[:, :, 21, 10] += torch.tensor([0.229, 0.224, 0.225])
     found = Vgg19Features(centre_weights())(x)
@@ -165,7 +166,7 @@ def test_training_changes_nothing(network: PerceptualNetwork) -> None:
 
 
 def test_autocast_gives_the_same_features_in_less_precision(network: PerceptualNetwork) -> None:
-    x = pictures(32, 32).requires_grad_()  # bf16 is slow where the processor has no instructions for it
+    x = pictures(32, 32).requires_grad_()  # bf16 is slow on processors without instructions for it
     exact = network(x)
     with torch.autocast("cpu", torch.bfloat16):
         features = network(x)

@@ -37,7 +37,7 @@ def test_grid_coordinates_by_hand():
 
 
 def test_without_aligned_corners_the_identity_grid_dims_the_corners():
-    # What the published code does on a current torch: a corner pixel keeps a quarter of its value.
+    # As in the published code with a current torch: a corner pixel keeps a quarter of its value.
     ones = torch.ones(1, 1, 8, 8)
     moved = sample(ones, identity_grid(8, 8, like=ones)[None], align_corners=False)
     assert moved[0, 0, 0, 0].item() == pytest.approx(0.25)
@@ -135,7 +135,7 @@ def test_a_discriminator_a_scale():
     network = MultiScaleDiscriminator([1, 0.5], **params)
     assert {name.split(".")[1] for name in network.state_dict()} == {"1", "0-5"}
     results = network({1: torch.rand(2, 3, 32, 32), 0.5: torch.rand(2, 3, 16, 16)})
-    # 32 -4x4-> 29 -pool-> 14 -4x4-> 11, no pooling behind the last block.
+    # 32 -4x4-> 29 -pool-> 14 -4x4-> 11, no pooling after the last block.
     assert results[1][1].shape == (2, 1, 11, 11)
     assert [features.shape[1] for features in results[1][0]] == [8, 8]
     with pytest.raises(ValueError, match="needs keypoints"):
@@ -168,7 +168,7 @@ def test_the_jacobian_of_a_transform_is_its_slope():
 
 
 @pytest.mark.parametrize(("share", "expected"), [(40.0, "source"), (-40.0, "painted")])
-def test_the_blend_takes_the_warped_source_or_what_is_painted(share: float, expected: str) -> None:
+def test_the_blend_selects_the_warped_source_or_the_decoded_frame(share: float, expected: str) -> None:
     torch.manual_seed(0)
     motion_network = DenseMotionNetwork(
         num_kp=2, num_channels=3, block_expansion=4, max_features=8, num_blocks=1, scale_factor=1.0,

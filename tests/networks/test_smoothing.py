@@ -1,4 +1,4 @@
-"""Smoothing holds what trembles and lets through what moves."""
+"""Smoothing damps trembling and lets motion through."""
 
 import math
 import pickle
@@ -19,7 +19,7 @@ def times(count, rate=RATE):
 
 
 def trembling(count, keypoints=15, size=0.005, seed=0):
-    """Keypoints (count, K, 2) that shake about places of their own."""
+    """Return keypoints (count, K, 2) that tremble around fixed positions."""
     random = torch.Generator().manual_seed(seed)
     places = torch.rand(1, keypoints, 2, generator=random) - 0.5
     return places + size * torch.randn(count, keypoints, 2, generator=random)
@@ -51,7 +51,7 @@ def test_what_trembles_is_steadied():
 
 
 def test_a_fast_keypoint_is_not_late_and_leaves_the_others_steady():
-    """A mouth opens by a tenth of the frame at once, among keypoints that tremble."""
+    """A mouth suddenly opens by a tenth of the frame, among keypoints that tremble."""
     points = trembling(80)
     points[40:, 0, 1] += 0.2
     result = smoothed(points).keypoints
@@ -71,7 +71,7 @@ def test_a_head_that_moves_takes_all_keypoints_along_and_they_do_not_tremble():
 @given(st.floats(0, 2, allow_nan=False), st.floats(12, 60))
 @settings(max_examples=80, deadline=None)
 def test_no_keypoint_is_far_off(way, rate):
-    """However far one goes in a frame, it is left behind by no more than the filter's distance."""
+    """However far a keypoint moves in a frame, it lags by no more than the filter's distance."""
     points = torch.zeros(2, 200, 2)
     points[1, 0, 0] = way
     left = (smoothed(points, rate).keypoints - points)[1, 0].norm()
@@ -81,7 +81,7 @@ def test_no_keypoint_is_far_off(way, rate):
 
 
 def test_a_jacobian_goes_with_its_keypoint():
-    """The same share of the way, for all four numbers."""
+    """All four values move by the same share."""
     points, jacobians = torch.zeros(2, 50, 2), torch.eye(2).expand(2, 50, 2, 2).clone()
     points[1, 0] = 0.02
     jacobians[1, 0] += 0.01 * TURN
@@ -134,7 +134,7 @@ def test_it_does_not_depend_on_how_frames_are_batched():
     assert torch.equal(torch.cat(parts), whole.keypoints)
 
 
-def test_it_goes_on_in_another_process():
+def test_it_continues_in_another_process():
     points = trembling(20)
     smoother = MotionSmoother()
     smoother(Motion(points[:10]), times(10))

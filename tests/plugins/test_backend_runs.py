@@ -1,4 +1,4 @@
-"""Training runs of Monkey-Net and X2Face: killed, resumed, begun from another model's weights."""
+"""Training runs of Monkey-Net and X2Face: killed, resumed, and started from another model's weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,14 +32,14 @@ BACKENDS = {
     },
     "x2face": {
         "model_params": {name: {**each, "num_downs": 5} for name, each in NARROW.items()},
-        "train_params": {"lr_generator": 1e-2},  # of gradient descent with momentum, which has a state too
+        "train_params": {"lr_generator": 1e-2},  # gradient descent with momentum has a state too
     },
 }
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(BaseException):
-    """Ends a run as a kill does: nothing that is not in a file already gets there."""
+    """Ends a run like a kill: nothing more is written to files."""
 
 
 def write_preset(folder: Path, name: str, **learning: object) -> str:
@@ -56,19 +56,19 @@ def write_preset(folder: Path, name: str, **learning: object) -> str:
 
 
 def own_config(data: Path, out: Path, preset: str, **options: str) -> TrainConfig:
-    """Without the settings of the preset smoke."""
+    """Return the configuration without the settings of the preset smoke."""
     return replace(config(data, out, preset=preset, **options), sets=())
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def whole(request, training_clips, tmp_path_factory):
-    """The name of the backend and the folder of an uninterrupted run."""
+    """Return the name of the backend and the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp(request.param)
     train(own_config(training_clips, folder / "run", write_preset(folder, request.param)), load_host())
     return request.param, folder / "run"
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, training_clips, tmp_path, host):
+def test_a_killed_run_continues_as_if_nothing_had_happened(whole, training_clips, tmp_path, host):
     name, uninterrupted = whole
     own = own_config(training_clips, tmp_path / "run", write_preset(tmp_path, name), resume="auto")
 
@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(whole, training_clips, 
 
 
 def test_a_run_begins_with_the_weights_of_another(whole, training_clips, tmp_path, host):
-    """One that learns nothing has them at its end but for the statistics of BatchNorm."""
+    """A run with learning rate 0 ends with the same weights, except for BatchNorm's statistics."""
     name, before = whole
     still = {"x2face": {"lr_generator": 0.0}, "monkeynet": {"lr": 0.0}}[name]
     preset = write_preset(tmp_path, name, ema_decay=None, **still)

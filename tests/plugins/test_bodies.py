@@ -1,4 +1,4 @@
-"""Tai-Chi-HD, Fashion and plain folders of bodies, on miniatures of their raw layouts; joints of bodies."""
+"""Tai-Chi-HD, Fashion and plain folders of bodies, with miniatures of their raw layouts, and body joints."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_taichi(tmp_path: Path, host: Host) -> None:
     root = raw_layouts.make_taichi(tmp_path)
     testing.check_dataset(host.datasets["taichi"], root)
     clips = list(TaiChi().clips(root))
-    # With its identity and `#` before it, each is called as published.
+    # Preceded by identity and `#`, each has its published name.
     assert [(clip.identity, clip.name, clip.split) for clip in clips] == [
         ("u6rJiF-gPx8", "000000#000010", "train"),
         ("u6rJiF-gPx8", "000010#000020", "train"),
@@ -63,7 +63,7 @@ def test_what_the_lists_of_fashion_name_may_be_missing(tmp_path: Path) -> None:
     root = raw_layouts.make_fashion(tmp_path)
     (root / "train/91D23ZVV6NS.mp4").unlink()
     video(root / "train/not-listed.mp4")
-    # As a Windows editor saves it, with a repeated line, and with what shops put behind addresses.
+    # As saved by a Windows editor, with a repeated line and with the parameters that shops append to addresses.
     list_path = root / "fashion_train.txt"
     lines = list_path.read_text().splitlines()
     list_path.write_bytes("\r\n".join([*lines, "", f"{lines[1]}?x=/y"]).encode("utf-8-sig"))
@@ -105,7 +105,7 @@ def test_real_bodies(host: Host) -> None:
 
 
 def rows_of_mediapipe() -> np.ndarray:
-    """(33, 3): x and y in parts of the picture, visibility; point n lies at (n + 0.5) / 100 in both."""
+    """Return (33, 3): x and y relative to the picture, and visibility; point n is at (n + 0.5) / 100 in both."""
     place = (np.arange(33) + 0.5) / 100
     return np.stack([place, place, np.ones(33)], 1)
 
@@ -116,7 +116,7 @@ def test_joints_come_in_the_order_of_openpose() -> None:
     right, left = [12, 14, 16], [11, 13, 15]
     legs = [24, 26, 28, 23, 25, 27]
     eyes_and_ears = [5, 2, 8, 7]
-    # Point n: n in a picture of 100 pixels, 2n + 0.5 in one of 200.
+    # Point n is at n in a picture of 100 pixels, at 2n + 0.5 in one of 200.
     numbers = np.array([0, neck, *right, *left, *legs, *eyes_and_ears])
     assert body.landmarks is not None
     np.testing.assert_allclose(body.landmarks, np.stack([numbers, 2 * numbers + 0.5], 1), rtol=1e-6)
@@ -132,7 +132,7 @@ def test_hidden_joints_and_joints_outside_are_absent() -> None:
     rows[27, :2] = (-0.01, 0.5)
     (body,) = person(rows, 100, 100)
     assert body.landmarks is not None
-    # The right shoulder and the neck with it; the right wrist; the left ankle.
+    # The right shoulder, and with it the neck; the right wrist; the left ankle.
     assert np.flatnonzero(np.isnan(body.landmarks).any(1)).tolist() == [1, 2, 4, 13]
     assert body.box.left == 0
     assert body.score == pytest.approx((16 + 2 * 0.49) / 18)

@@ -1,4 +1,4 @@
-"""The contract suites over everything that is registered, whoever made it."""
+"""The contract suites, for everything that is registered by any plugin."""
 
 import pytest
 import skimage.data

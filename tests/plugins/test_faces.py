@@ -9,6 +9,7 @@ import skimage.transform
 import torch
 
 from fommctl.api import Box, Detection, MissingError
+from fommctl.api.weights import hub_folder
 from fommctl.host import Host
 from fommctl_faces import weights
 from fommctl_faces.geometry import as_hog, margin, without_repeats
@@ -39,7 +40,7 @@ def test_the_cache_folder_is_that_of_torch_hub(monkeypatch, tmp_path):
             patch.delenv("XDG_CACHE_HOME", raising=False)
             for name, value in variables.items():
                 patch.setenv(name, value)
-            assert weights.hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
+            assert hub_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def test_without_weights_hog_alone_is_ready(host: Host, hub: Path):
@@ -125,7 +126,7 @@ def test_blazeface_agrees_with_hog_and_adds_landmarks(host: Host, hub: Path, ast
     assert len(faces) == 1
     assert faces[0].box.iou(FACE) > 0.7
     left_eye, right_eye, nose, mouth, *_ = faces[0].landmarks
-    # By eye.
+    # Measured by eye.
     assert left_eye == pytest.approx((203, 104), abs=6)
     assert right_eye == pytest.approx((246, 106), abs=6)
     assert nose == pytest.approx((221, 130), abs=8)
@@ -154,7 +155,7 @@ def test_sfd_with_random_weights_runs_and_gives_boxes_in_the_pictures_pixels(hos
     assert all(0 < face.score < 10 and face.box.width == pytest.approx(face.box.height) for face in noise)
     detector._net.detect_from_image = lambda picture: np.array([[100.0, 50.0, 140.0, 106.0, 0.9]])
     ((face,),) = detector.detect([np.zeros((720, 1280, 3), np.uint8)])
-    # At half the size; 40 wide, so HOG's square has a side of 42.8 and its centre 24 above the chin.
+    # At half the size, it is 40 wide, so HOG's square has a side of 42.8 and its centre 24 above the chin.
     assert face.box.center == pytest.approx((240, 164))
     assert face.box.width == pytest.approx(85.6)
     assert face.score == pytest.approx(np.log(9))

@@ -1,4 +1,4 @@
-"""VoxCeleb, UvA-Nemo and plain folders of faces, on miniatures of their raw layouts."""
+"""VoxCeleb, UvA-Nemo and plain folders of faces, with miniatures of their raw layouts."""
 
 import json
 import logging
@@ -43,14 +43,15 @@ def test_voxceleb(tmp_path: Path) -> None:
 
 
 def test_the_contract_holds(tmp_path: Path, host: Host) -> None:
-    # One of its videos is missing, as many are by now.
+    # One of the videos is missing, as many are by now.
     testing.check_dataset(host.datasets["voxceleb"], raw_layouts.make_voxceleb(tmp_path / "vox"))
     testing.check_dataset(host.datasets["nemo"], raw_layouts.make_nemo(tmp_path / "nemo"))
     testing.check_dataset(host.datasets["faces"], raw_layouts.make_plain(tmp_path / "plain"))
 
 
 def test_preprocess_takes_the_published_frames_and_boxes(tmp_path: Path, run_cli) -> None:
-    """Frames i with 5 <= i * 25 / 50 < 12 of a video of twice the rate, and the box at twice the size."""
+    """The clip has the frames i with 5 <= i * 25 / 50 < 12 of a video with twice the rate, and the box at twice the
+    size."""
     root, out = raw_layouts.make_voxceleb(tmp_path / "vox"), tmp_path / "out"
     options = ("--format", "png", "--size", 16, "--fit", "stretch", "--workers", 1)
     result = run_cli("preprocess", "voxceleb", root, "-o", out, *options)
@@ -62,13 +63,13 @@ def test_preprocess_takes_the_published_frames_and_boxes(tmp_path: Path, run_cli
     assert pixels.shape == (14, 16, 16, 3)
     np.testing.assert_allclose(pixels[:, 1:-1, 1:-1, 0].mean((1, 2)), [shade(i) for i in range(10, 24)], atol=1)
     np.testing.assert_allclose(pixels[:, 3:-3, 3:-3, 1:].astype(int), 40, atol=2)
-    # At the border the resampling filter sees a little of what is around: as much on either side.
+    # At the border, the resampling filter includes the same amount of the surroundings on either side.
     np.testing.assert_allclose(pixels[:, :, ::-1].astype(int), pixels, atol=2)
     np.testing.assert_allclose(pixels[:, ::-1].astype(int), pixels, atol=2)
     assert len(list((out / "train").iterdir())) == 2
 
 
-def test_rows_that_cannot_be_used_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_used_are_reported_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     video(tmp_path / "good.mp4")
     bad = {
         row("good", 10, 10, "train", "p"): "the end 10 is not after the start 10",
@@ -137,7 +138,7 @@ def test_one_person_stays_in_one_split(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_video_ids_with_the_person_behind(tmp_path: Path) -> None:
-    """As crop_vox.py of video-preprocessing writes them; published as PERSON#VIDEO#START#END."""
+    """The format written by crop_vox.py of video-preprocessing, published as PERSON#VIDEO#START#END."""
     header = VOX_HEADER.removesuffix(",person_id")
     table(tmp_path / "vox-metadata.csv", header, [row("v#id7", 0, 8, "train"), row("w", 0, 8, "train")])
     video(tmp_path / "v.mp4")
@@ -249,7 +250,7 @@ def test_the_published_layout(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         ("p", "a", "train"),
         ("q", "1", "train"),
         ("q", "2", "train"),
-        # The same number in the other folder is somebody else; the same name is not.
+        # The same number in the other folder is a different person, unlike the same name.
         ("test-00", "00", "test"),
         ("p", "b", "train"),
     ]

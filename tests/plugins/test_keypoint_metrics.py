@@ -1,4 +1,4 @@
-"""AKD, MKR, AED and keypoint jitter, by hand and on real faces."""
+"""AKD, MKR, AED and keypoint jitter, by hand and with real faces."""
 
 import math
 
@@ -36,7 +36,7 @@ PREDICTION = np.array(
         ((0, 6), RIGHT, ABSENT),
     ]
 )
-"""Exact, moved by (3, 4), one keypoint moved and one lost, all lost, invented ones, one moved by 6."""
+"""Frames: exact, moved by (3, 4), one keypoint moved and one lost, all lost, invented ones, one moved by 6."""
 
 
 def frames(count: int, level: int = 0) -> np.ndarray:
@@ -54,16 +54,16 @@ def by_keypoints(
 @pytest.mark.parametrize(
     ("name", "expected", "value"),
     [
-        # Half the Manhattan distance, over the keypoints that are in both.
+        # Half the Manhattan distance, over the keypoints found in both.
         ("akd.paper", [0, 3.5, (3.5 + 0) / 2, NAN, NAN, 3], (0 + 3.5 + 1.75 + 3) / 4),
-        # Euclidean, and the diagonal for what is lost.
+        # Euclidean, with the diagonal for lost keypoints.
         (
             "akd.strict",
             [0, 5, (5 + 0 + DIAGONAL) / 3, DIAGONAL, NAN, 6],
             (0 + 5 + 55 / 3 + 50 + 6) / 5,
         ),
         ("mkr.paper", [0, 0, 1 / 3, 1, NAN, 0], (0 + 0 + 1 / 3 + 1 + 0) / 5),
-        # 1 + 3 lost of four times 3, and 1.
+        # 1 + 3 of four times 3 are lost, plus 1.
         ("mkr.strict", [0, 0, 1 / 3, 1, NAN, 0], 4 / 13),
     ],
 )
@@ -104,12 +104,12 @@ def test_jitter_by_hand(host: Host) -> None:
 
 
 def test_jitter_over_that_of_the_driving_video_by_hand(host: Host) -> None:
-    # Two keypoints, 2 apart: their root mean square distance from their centre is 1.
+    # Two keypoints at a distance of 2: their root mean square distance from the centre is 1.
     still = np.broadcast_to(((0.0, 0.0), (2.0, 0.0)), (5, 2, 2))
     driving, shaking = still.copy(), still.copy()
     driving[2, :, 1] = 1
     shaking[1, :, 1] = shaking[3, :, 1] = 3
-    # Second differences of the driving keypoints: 1, -2, 1, of the others: -6, 6, -6, up and down.
+    # Second differences of the driving keypoints: 1, -2, 1; of the others: -6, 6, -6, up and down.
     for scale in (1, 4):
         found = by_keypoints("keypoint-jitter.relative", shaking * scale + 7, driving, host=host)
         assert found.value == pytest.approx((6 + 6 + 6) / (1 + 2 + 1))
@@ -118,7 +118,7 @@ def test_jitter_over_that_of_the_driving_video_by_hand(host: Host) -> None:
     assert by_keypoints("keypoint-jitter.relative", steady, driving).value == 0
     assert by_keypoints("keypoint-jitter.relative", shaking, still).value is None
     assert by_keypoints("keypoint-jitter.relative", shaking[:, :1], driving[:, :1]).value is None
-    # A face that is lost for a frame on one side costs the frames beside it on both.
+    # A face lost for one frame on one side excludes the neighbouring frames on both.
     lost = shaking.copy()
     lost[4] = NAN
     found = by_keypoints("keypoint-jitter.relative", lost, driving)
@@ -139,7 +139,7 @@ def test_a_keypoint_that_is_away_for_a_frame_does_not_count_as_jitter(host: Host
 
 def test_identity_by_hand(host: Host) -> None:
     clip = MetricClip("clip", 25.0, embeddings=GivenEmbeddings([(0, 0), (3, 4), (NAN, NAN), (3, 5)]))
-    #       nothing known, the same, lost, invented, near
+    # nothing known, equal, lost, invented, near
     truth = np.concatenate([frames(1, level) for level in (1, 1, 1, 2, 1)])
     prediction = np.concatenate([frames(1, level) for level in (0, 1, 2, 1, 3)])
     paper = score(host.metrics["aed.paper"].build(), clip, prediction, truth)
@@ -177,7 +177,7 @@ def test_sharpness_by_hand(host: Host) -> None:
     points = np.array([[(4, 5), (8, 9)]] * 3, float)
     lost = points.copy()
     lost[1] = NAN
-    # What is outside the box of the keypoints does not matter.
+    # What is outside the keypoints' box does not matter.
     prediction[:, 20:] = 0
     clip = MetricClip("clip", 25.0, keypoints=GivenKeypoints(lost, points))
     found = score(host.metrics["sharpness"].build(), clip, prediction, truth)
@@ -220,7 +220,7 @@ HOST = load_host()
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_clips_of_a_few_frames_and_clips_without_keypoints(name: str, count: int) -> None:
     exact = by_keypoints(name, np.ones((count, 3, 2)), np.ones((count, 3, 2)), host=HOST)
-    # Over the jitter of a driving video that stands still nothing can be measured.
+    # Jitter relative to a driving video that does not move is undefined.
     scorable = 0 if name == "keypoint-jitter.relative" else max(0, count - 2) if "jitter" in name else count
     assert (exact.value, exact.scored, exact.total) == (0 if scorable else None, scorable, count)
     nothing = by_keypoints(name, np.full((count, 3, 2), NAN), np.full((count, 3, 2), NAN), host=HOST)
@@ -229,21 +229,21 @@ def test_clips_of_a_few_frames_and_clips_without_keypoints(name: str, count: int
 
 
 @pytest.mark.parametrize("name", [*KEYPOINT_METRICS, *EMBEDDING_METRICS])
-def test_without_a_source_it_is_said_what_to_name(host: Host, name: str) -> None:
+def test_without_a_source_the_hint_says_what_to_choose(host: Host, name: str) -> None:
     with pytest.raises(UsageError, match=r"there are no (keypoints|embeddings) for talk") as error:
         host.metrics[name].build().clip(MetricClip("talk", 25.0))
-    assert "Name a" in error.value.hint
+    assert "Choose a" in error.value.hint
 
 
 def test_without_a_truth_the_source_is_named() -> None:
-    with pytest.raises(UsageError, match="given gives no keypoints of the truth"):
+    with pytest.raises(UsageError, match="given returned no keypoints of the truth"):
         by_keypoints("akd.paper", PREDICTION, None, host=HOST)
     clip = MetricClip("talk", 25.0, embeddings=GivenEmbeddings([(0, 0)]))
     with pytest.raises(UsageError, match="talk has no pictures of the true subject"):
         score(HOST.metrics["aed.paper"].build(), clip, frames(1), None)
 
 
-# What follows finds real faces with dlib.
+# The following tests find real faces with dlib.
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +258,13 @@ def identity() -> RealEmbeddings:
 
 @pytest.fixture(scope="module")
 def astronaut() -> np.ndarray:
-    """Two frames, in which the face moves right by 8 pixels."""
+    """Two frames in which the face moves right by 8 pixels."""
     picture = skimage.data.astronaut()
     return np.stack([picture[20:244, 110 - x : 334 - x] for x in (0, 8)])
 
 
 def read(path: str) -> np.ndarray:
-    """Two frames, twice as large."""
+    """The two frames at twice the size."""
     with av.open(path) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames[40:51:10]).repeat(2, 1).repeat(2, 2)
@@ -310,7 +310,7 @@ def test_a_blurred_face_keeps_its_place_and_its_person(
     assert all((each.scored, each.total) == (2, 2) for each in found.values())
     assert 0 < found["sharpness"].value < 0.2
     assert 0 < found["akd.paper"].value < 3
-    # The straight way is longer than the mean of both legs, and at most their sum.
+    # The direct distance exceeds the mean of both legs, and is at most their sum.
     assert found["akd.paper"].value < found["akd.strict"].value <= 2 * found["akd.paper"].value
     assert 0 < found["aed.strict"].value < 0.5
     np.testing.assert_allclose(found["aed.paper"].frames, np.square(found["aed.strict"].frames))

@@ -1,4 +1,4 @@
-"""LivePortrait: held to the published vectors, with weights rebuilt from seeds; its geometry and files."""
+"""LivePortrait compared with the published vectors, with weights rebuilt from seeds; its geometry and files."""
 
 import math
 from pathlib import Path
@@ -47,7 +47,7 @@ def vectors():
 
 
 def filled(backend, name):
-    """The network of a published file, with its weights."""
+    """Return a published file's network with its weights."""
     groups = from_published({"state_dict": published_file(name)}) if ":" not in name else None
     network = name.rpartition(":")[2]
     tensors = published_file(name) if groups is None else groups[name]
@@ -130,7 +130,7 @@ def test_published_warping_and_picture(backend, vectors):
 
 @pytest.fixture(scope="module")
 def faces(extractor):
-    """Source and driving faces of the traced pipeline."""
+    """Source and driving faces of the recorded pipeline."""
     golden = arrays("pipeline")
     with torch.no_grad():
         source = face_motion(extractor(golden["source_crop_256"]))
@@ -177,7 +177,7 @@ def test_published_transfer(faces, correctors, name):
 
 
 def steadied(rows):
-    """Numbers (B, ...) behind the published filter of source videos: Kalman's, forwards and backwards."""
+    """Apply the published filter of source videos, Kalman's forwards and backwards, to values (B, ...)."""
     rows = rows.double()
     mean, variance = rows[0], torch.tensor(1e-5, dtype=torch.float64)
     means, variances, ahead = [], [], []
@@ -193,7 +193,7 @@ def steadied(rows):
 
 
 def cut_out(picture, square):
-    """A turned square as the published code cuts it out: 512 pixels, bilinear, centres of pixels at whole numbers."""
+    """Cut out a rotated square like the published code: 512 pixels, bilinear, pixel centres at integers."""
     angle, step = math.radians(square.angle), square.side / 512
     down, right = torch.meshgrid((torch.arange(512) - 256) * step, (torch.arange(512) - 256) * step, indexing="ij")
     x = math.cos(angle) * right - math.sin(angle) * down + square.center[0]
@@ -206,13 +206,13 @@ def cut_out(picture, square):
 
 @torch.no_grad()
 def test_published_transfer_to_a_video(faces, extractor):
-    """The published crop is not recorded: ours is the same but for single levels, which the keypoints show."""
+    """The published crop is not recorded: ours is equal except for single levels, which affects the keypoints."""
     golden, _, driving = faces
     square = square_around(
         SquareParams(factor=2.3, offset=-0.125, turned=True), golden["sourcevideo/landmarks_203"][0].numpy()
     )
     source = face_motion(extractor(cut_out(golden["original"], square)))
-    # All frames of that video show the same square.
+    # All frames of that video have the same square.
     sources = FaceMotion.cat([source] * 3)
     close(sources.keypoints(), golden["sourcevideo/x_s"], 2e-3, 1e-3)
     moved = transfer(
@@ -336,7 +336,7 @@ def test_published_openings():
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "nostitch" in name or "region" in name])
 def test_recorded_transfer(name):
-    """The published loop before its stitching, in numbers that lie beside the tests."""
+    """The published loop before stitching, with the values recorded next to the tests."""
     with np.load(Path(__file__).parents[1] / "golden" / "liveportrait" / "transfer.npz") as stored:
         golden = {key: torch.from_numpy(each) for key, each in stored.items()}
     source = FaceMotion(*(golden[f"source/{part}"] for part in FaceMotion.names()[:5]))

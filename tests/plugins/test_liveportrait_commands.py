@@ -1,4 +1,4 @@
-"""LivePortrait through the commands: a file of the published layout animates, twice as large as the model sees it."""
+"""LivePortrait by the commands: a file in the published layout animates, with results twice as large as the inputs."""
 
 import json
 import os
@@ -29,7 +29,8 @@ def picture(seed, size=(64, 64)):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A source, four driving frames, a model as published: small networks in groups, spectral norm apart."""
+    """A source, four driving frames, and a model in the published layout: small networks in groups, with separate
+    spectral norm."""
     folder, host = tmp_path_factory.mktemp("liveportrait"), load_host()
     spec = host.find("backend", "liveportrait")
     Image.fromarray(picture(0, (200, 150))).save(folder / "source.png")
@@ -117,7 +118,7 @@ def test_a_published_file_is_read_imported_and_exported(folder, run_cli, tmp_pat
 
 
 def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
-    """One network a file, the small ones in one, as the repository has them."""
+    """One file per network, the small ones in one, as in the repository."""
     groups = torch.load(folder / "small.pth", weights_only=True)
     model = tmp_path / "LivePortrait"
     (model / "base_models").mkdir(parents=True)
@@ -156,7 +157,7 @@ def test_a_folder_of_published_files_is_a_model(folder, run_cli, tmp_path):
 
 
 def write_template(path, **more):
-    """Three frames of a motion template, as LivePortrait pickles it."""
+    """Write three frames of a motion template as LivePortrait pickles it."""
     random = np.random.default_rng(0)
     frames = [
         {
@@ -204,7 +205,7 @@ def test_nothing_in_a_template_runs(folder, run_cli, tmp_path, monkeypatch):
         result = run_cli("animate", folder / "source.png", f"{name}.pkl", "-o", "out.mkv", "--model",
                          folder / "small.pth", *SMALL, *PREPARED, "--crop", "none")  # fmt: skip
         assert result.code == 3, result.stdout
-        assert f"{name}.pkl is not a motion template that can be read" in result.json()["error"]["message"]
+        assert f"{name}.pkl cannot be read as a motion template" in result.json()["error"]["message"]
     assert not (tmp_path / "was-run").exists()
     assert not (tmp_path / "out.mkv").exists()
 
@@ -255,7 +256,7 @@ def test_what_can_be_edited_is_listed(run_cli):
     assert shown["edits"]["liveportrait"]["yaw"] == {
         "type": "a number",
         "default": "0.0",
-        "help": "Turn the head, degrees.",
+        "help": "Turn the head, in degrees.",
     }
     assert "region" in shown["options"]["liveportrait"]
 
@@ -275,7 +276,7 @@ def test_the_square_of_a_video_follows_its_face_by_landmarks(folder, run_cli, tm
     with Reader(tmp_path / "talk.mkv") as reader:
         source = np.stack([frame.pixels for frame in reader]).astype(int)
     changed = (np.abs(frames(tmp_path / "out") - source) > 8).any(-1)
-    # Random weights paint noise into a square that is turned with the head; around it the picture is the source.
+    # Random weights generate noise in a square that is rotated with the head; around it, the picture is the source.
     edges = [np.flatnonzero(each.any(0))[[0, -1]].tolist() for each in changed]
     assert not changed[:, -20:].any()
     assert all(30 < left < 80 < 250 < right < 300 for left, right in edges)

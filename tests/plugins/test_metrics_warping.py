@@ -1,4 +1,4 @@
-"""Warping error: stills, known motion and what it uncovers."""
+"""Warping error: stills, known motion and disocclusion."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_what_leads_astray_or_out_of_the_frame_is_not_visible() -> None:
     forward[0, 0] = 1, 0
     backward[1, 2] = 2, 1
     forward[1, 2] = -2, -1
-    # |b + f|^2 = 0.81 is allowed with |b|^2 + |f|^2 > 31, and not below.
+    # |b + f|^2 = 0.81 is allowed for |b|^2 + |f|^2 > 31, but not below.
     backward[2, 3], forward[2, 3] = (0.9, 0), (0, 0)
     backward[3, 3], forward[3, 3] = (0, 0), (0.7, 0)
     expected = np.ones((4, 6), bool)

@@ -17,7 +17,7 @@ def test_the_published_folders(tmp_path: Path, host: Host) -> None:
     root = raw_layouts.make_mgif(tmp_path)
     testing.check_dataset(host.datasets["mgif"], root)
     clips = list(MovingGifs().clips(root))
-    # 00000.gif of train and of test are different animals.
+    # 00000.gif in train and in test are different animals.
     assert [(clip.identity, clip.split) for clip in clips] == [
         ("00000", "train"),
         ("00001", "train"),

@@ -1,4 +1,4 @@
-"""Monkey-Net: held to the published vectors; its geometry by hand; its variants, sizes, precisions and files."""
+"""Monkey-Net compared with the published vectors; its geometry by hand; its variants, sizes, precisions and files."""
 
 import copy
 import math
@@ -42,7 +42,7 @@ def close(found, expected, tolerance=1e-4):
 def narrow(spec, params):
     torch.manual_seed(0)
     backend = spec.build(spec.schema().model_validate(params))
-    # Weights that begin at zero would hide what is in front of them.
+    # Weights initialised with zero would hide the layers before them.
     for module in backend.modules().values():
         for weights in module.parameters():
             if not weights.any():
@@ -63,7 +63,7 @@ def test_published_vectors(model, golden, fast):
 
 
 def test_published_warped_sources_and_judgement(model, golden):
-    # From the stored keypoints: rounding of 2e-6 in a keypoint moves a place of this noisy source by up to 2e-4.
+    # From the stored keypoints: rounding a keypoint by 2e-6 shifts positions in this noisy source by up to 2e-4.
     source = Motion(golden["kp_source_mean"], covariances=golden["kp_source_var"])
     driving = Motion(golden["kp_driving_mean"], covariances=golden["kp_driving_var"])
     frames = golden["source"].expand(len(driving), -1, -1, -1)
@@ -82,7 +82,7 @@ def test_covariances_of_a_heatmap():
     logits[0, 0, 1, 0] = logits[0, 0, 1, 2] = 0
     motion = motion_from_maps(logits, 0.1, "matrix", None)
     close(motion.keypoints, torch.zeros(1, 1, 2))
-    # The floor of 1e-7 under all nine places adds 6e-7.
+    # The floor of 1e-7 at all nine positions adds 6e-7.
     close(motion.covariances, torch.tensor([[[[1 + 6e-7, 0.0], [0.0, 6e-7]]]]), 2e-7)
     single = motion_from_maps(logits, 0.1, "single", None)
     close(single.covariances, 0.5 * torch.eye(2)[None, None], 1e-6)
@@ -136,7 +136,7 @@ def test_an_embedding_shows_heatmap_way_and_shifted_source_part_by_part():
     assert part[0, 0, 2, 2].item() == pytest.approx((1 - math.exp(-0.5 * 0.25 / 0.1)) / 10)
     assert part[0, 1].unique().tolist() == [0.5]
     assert not part[0, 2].any()
-    # Half a unit is one of the five columns: what was at the right of a place is now there.
+    # Half a unit is one of the five columns: each position now has the value to its right.
     close(part[0, 3:, :, :4], frame[0, :, :, 1:], 1e-6)
     assert not part[1, :3].any()
 
@@ -201,7 +201,7 @@ VARIANTS = (
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_keeps_the_contract(spec, name):
-    """The fast renderer within 1e-3 of the plain one among it."""
+    """This includes that the fast renderer is within 1e-3 of the plain one."""
     check_backend(spec, variant(name), (32, 32, 3))
 
 
@@ -234,7 +234,7 @@ def test_half_precision_keeps_the_geometry(model, golden):
     motion = half.detect(golden["driving"])
     close(motion.keypoints, full.detect(golden["driving"]).keypoints, 1e-6)
     assert motion.covariances.dtype == torch.float32
-    # The random weights of this network amplify noise; a trained one stays within a level or two.
+    # This network's random weights amplify noise; a trained one stays within a level or two.
     rendered = half.render(half.encode_source(golden["source"]), motion)
     assert rendered.dtype == torch.float32
     assert (rendered - golden["prediction_absolute"]).abs().mean() < 0.05
@@ -260,7 +260,7 @@ def test_a_model_without_preset_is_read_off_its_tensors(host, spec, golden):
     ours = spec.from_published(read_checkpoint(MODEL).groups)
     params = spec.schema().model_validate(spec.read_architecture(ours).model_params).model_dump()
     expected = spec.schema().model_validate(golden_params()).model_dump()
-    # No tensor tells at which size the networks see frames.
+    # The tensors do not determine the size of the networks' inputs.
     expected["kp_detector_params"]["scale_factor"] = 1.0
     expected["generator_params"]["dense_motion_params"]["scale_factor"] = 1.0
     expected["generator_params"]["kp_embedding_params"]["scale_factor"] = 1.0
@@ -282,7 +282,7 @@ def test_the_published_presets_are_read_off_their_tensors(name, host, spec):
     read = spec.schema().model_validate(architecture.model_params).model_dump()
     wanted = copy.deepcopy(preset.model_params.model_dump())
     for params in (read, wanted):
-        # What no tensor tells.
+        # Values that no tensor determines.
         del params["kp_detector_params"]["clip_variance"]
         for holder, key in (
             (params["generator_params"]["dense_motion_params"], "mask_embedding_params"),
@@ -296,23 +296,28 @@ def test_the_published_presets_are_read_off_their_tensors(name, host, spec):
         assert counts == [80_650_717, 14_138_690, 1_719_489]
 
 
-def test_tensors_that_contradict_each_other_are_told(spec):
+def test_tensors_that_contradict_each_other_are_reported(spec):
     groups = {name: dict(module.state_dict()) for name, module in narrow(spec, narrow_params()).modules().items()}
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.weight"] = torch.zeros(7, 20, 3, 3)
     groups["generator"]["dense_motion_module.hourglass.decoder.conv.bias"] = torch.zeros(7)
-    with pytest.raises(UsageError, match="tell no way what the motion network puts out: 7 channels"):
+    with pytest.raises(
+        UsageError,
+        match="the motion network has 7 channels in the checkpoint, which no configuration has",
+    ):
         spec.read_architecture(groups)
     groups["generator"]["refinement_module.conv-last.weight"] = torch.zeros(3, 99, 1, 1)
     with pytest.raises(UsageError, match="do not agree on the width of the refinement"):
         spec.read_architecture(groups)
 
 
-def test_tensors_that_fit_several_configurations_are_told(spec):
+def test_tensors_that_fit_several_configurations_are_reported(spec):
     params = narrow_params()
     # Four parts of three channels, or three of four.
     params["generator_params"]["kp_embedding_params"] |= {"add_bg_feature_map": True, "use_difference": True}
     groups = {name: dict(module.state_dict()) for name, module in narrow(spec, params).modules().items()}
-    with pytest.raises(UsageError, match="tell several ways what the decoder is shown: 12 channels"):
+    with pytest.raises(
+        UsageError, match="embedding has 12 channels in the checkpoint, which several configurations have"
+    ):
         spec.read_architecture(groups)
 
 
@@ -333,6 +338,6 @@ def test_a_checkpoint_of_another_configuration_is_refused(host):
         ("generator_params.dense_motion_params.use_masks", True, r"did you mean 'use_mask'\?"),
     ],
 )
-def test_what_is_wrong_with_a_preset_is_said(key, value, message, host):
+def test_what_is_wrong_with_a_preset_is_reported(key, value, message, host):
     with pytest.raises(UsageError, match=message):
         load_preset("monkeynet-shapes", host, options={f"model_params.{key}": value})

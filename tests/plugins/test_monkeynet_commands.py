@@ -1,4 +1,4 @@
-"""Monkey-Net by the commands: the published vectors through `animate`, a training run, and its model used."""
+"""Monkey-Net by the commands: the published vectors through `animate`, a training run, and the use of its model."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_published_vectors(golden_frames: Path, mode, run_cli, tmp_path: Path):
     assert len(written) == len(expected) == result.json()["frames"]
     for path, frame in zip(written, expected, strict=True):
         difference = np.abs(np.asarray(Image.open(path), np.float32) - frame)
-        assert difference.max() <= 1.0, path  # one level, rounding of the result included
+        assert difference.max() <= 1.0, path  # one level, including rounding of the result
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The training step of Monkey-Net: what its losses are, what learns from which, and the published schedule."""
+"""Monkey-Net's training step: its losses, their gradients, and the published schedule."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_the_contract(spec, detach):
 
 
 def test_losses_are_the_published_ones(spec):
-    """Recomputed from the discriminator's maps, in training mode as the step has it."""
+    """The expected values are recomputed from the discriminator's maps, in training mode as in the step."""
     own, pairs = (
         params(loss_weights={"reconstruction_deformed": 5, "generator_gan": 2, "discriminator_gan": 3}),
         batch(),
@@ -61,7 +61,7 @@ def test_losses_are_the_published_ones(spec):
     painted, source, driving = result.generated
     discriminator = backend.modules()["discriminator"]
     found, wanted = (discriminator.maps(frames, source, driving) for frames in (painted, pairs.driving))
-    # A frame, two blocks, and the map of realness.
+    # A frame, two blocks, and the prediction map.
     assert [tuple(each.shape) for each in found] == [(2, 3, 32, 32), (2, 8, 14, 14), (2, 8, 5, 5), (2, 1, 5, 5)]
     expected = {
         "reconstruction": 10 * (found[0] - wanted[0]).abs().mean(),
@@ -93,7 +93,7 @@ def test_keypoints_learn_from_the_losses_that_the_preset_lets_them(spec):
     painted = ["reconstruction"]
     assert gradient_of_keypoints(spec, params(), painted) > 0
     assert gradient_of_keypoints(spec, params(detach_kp_generator=True), painted) == 0
-    # The discriminator is shown the keypoints: its judgement teaches them in any case.
+    # The discriminator receives the keypoints, so its loss trains them in any case.
     assert gradient_of_keypoints(spec, params(detach_kp_generator=True), ["gen_gan"]) > 0
     kept = params(detach_kp_discriminator=False)
     assert gradient_of_keypoints(spec, kept, ["disc_gan_keypoints"]) > 0
@@ -151,17 +151,17 @@ def test_without_a_discriminator_the_frame_alone_is_compared(spec):
     ("changes", "model_changes", "message"),
     [
         ({}, {"discriminator_params": None}, "these losses need a discriminator"),
-        ({"loss_weights": {"reconstruction": [10, 10]}}, {}, "has 2 weights, for a frame and 2 blocks"),
-        ({"loss_weights": {"reconstruction": [0, 0, 0], "generator_gan": 0}}, {}, "have the weight 0"),
+        ({"loss_weights": {"reconstruction": [10, 10]}}, {}, "has 2 weights for the frame and 2 blocks"),
+        ({"loss_weights": {"reconstruction": [0, 0, 0], "generator_gan": 0}}, {}, "have weight 0"),
     ],
 )
-def test_what_cannot_be_trained_is_said(spec, changes, model_changes, message):
+def test_configurations_that_cannot_be_trained_are_reported(spec, changes, model_changes, message):
     with pytest.raises(UsageError, match=message) as caught:
         built(spec, params(**changes), **model_changes)
     assert caught.value.hint
 
 
-# In the layout of the published files, with their capitals, quotes and older names.
+# The layout of the published files, with capitals, quotes and older names.
 AS_PUBLISHED = Path(__file__).parents[1] / "golden" / "presets" / "monkeynet-taichi.yaml"
 
 
@@ -215,6 +215,6 @@ def test_published_schedules(host):
         ("train_params.transform_params.points_tps=7", "'train_params' should not set transform_params"),
     ],
 )
-def test_what_is_wrong_with_the_training_is_said(setting, message, host):
+def test_what_is_wrong_with_the_training_is_reported(setting, message, host):
     with pytest.raises(UsageError, match=message):
         load_preset("monkeynet-shapes", host, sets=[setting])

@@ -1,4 +1,4 @@
-"""How Monkey-Net's presets say that pairs of clips are animated, and that `evaluate` does it so."""
+"""How Monkey-Net's presets define the animation of pairs, and that `evaluate` follows them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def frames(folder: Path) -> torch.Tensor:
 
 
 def animated(clips: Path, host, *sets: str) -> torch.Tensor:
-    """(N, 3, H, W): one clip's first frame, as the other clip moves."""
+    """Return one clip's first frame animated by the other clip, (N, 3, H, W)."""
     engine = Engine(load_model(str(MODEL), host, preset=PRESET, sets=sets), host, device="cpu", precision="fp32")
     stream = animation(engine, ClipFrames(clips / "one", (SIDE, SIDE)), ClipFrames(clips / "other", (SIDE, SIDE)))
     return torch.cat([torch.from_numpy(batch.chunk.exact).permute(0, 3, 1, 2) for batch in stream.batches])

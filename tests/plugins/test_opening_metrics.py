@@ -1,4 +1,4 @@
-"""Openings of mouth and eyelids: by hand, on drawn landmarks, and on a face whose lips are moved."""
+"""Openings of mouth and eyelids: by hand, with drawn landmarks, and for a face whose lips are moved."""
 
 import math
 
@@ -15,14 +15,14 @@ NAN = math.nan
 NAMES = ("mouth.correlation", "mouth.gain", "eyelids.correlation", "eyelids.gain")
 HOST = load_host()
 WIDTH = 80.0
-"""Pixels between the outer corners of the drawn eyes."""
+"""Distance between the outer corners of the drawn eyes, pixels."""
 LIDS = {68: ((37, 41), (38, 40), (43, 47), (44, 46)), 478: ((160, 144), (158, 153), (385, 380), (387, 373))}
 CORNERS, LIPS = {68: (36, 45), 478: (33, 263)}, {68: (62, 66), 478: (13, 14)}
 
 
 def face(mouth: object, eyes: object = 0.1, *, size: float = 1.0, number: int = 68) -> np.ndarray:
-    """Landmarks (N, number, 2) of faces whose openings, over the distance of the corners of the eyes, are these; NaN:
-    no face. One eye opens a fifth further than the mean, the other a fifth less."""
+    """Return landmarks (N, number, 2) of faces with these openings, relative to the distance between the eyes' corners;
+    NaN for no face. One eye opens a fifth further than the mean, the other a fifth less."""
     mouths, lids = np.broadcast_arrays(np.asarray(mouth, float), np.asarray(eyes, float))
     points = np.zeros((len(mouths), number, 2))
     left, right = CORNERS[number]
@@ -43,7 +43,7 @@ def measured(name: str, prediction: np.ndarray, driving: np.ndarray, cuts: tuple
 
 
 SPOKEN = np.array([0.0, 0.1, 0.2, 0.1, 0.0, 0.2])
-"""Its mean is 0.1, its squared deviations sum up to 0.04."""
+"""An opening with mean 0.1 and a sum of squared deviations of 0.04."""
 
 
 @pytest.mark.parametrize("number", [68, 478])
@@ -53,7 +53,7 @@ def test_a_mouth_that_opens_half_as_far(number: int) -> None:
     assert found["mouth.correlation"].value == pytest.approx(1)
     assert found["mouth.gain"].value == pytest.approx(0.5)
     assert (found["mouth.gain"].scored, found["mouth.gain"].total, len(found["mouth.gain"].frames)) == (6, 6, 0)
-    # The eyes of the driving video keep still.
+    # The driving eyes do not move.
     assert (found["eyelids.correlation"].value, found["eyelids.gain"].value) == (None, None)
     assert (found["eyelids.gain"].scored, found["eyelids.gain"].total) == (0, 6)
 
@@ -70,13 +70,13 @@ def test_lids_count_as_the_mean_of_both_eyes(number: int) -> None:
     one_eye = face(0, blink, number=number)
     for upper, lower in LIDS[number][2:]:
         one_eye[:, lower] = one_eye[:, upper]
-    # The eye that goes on blinking has 1.2 of 2 shares.
+    # The eye that still blinks has 1.2 of 2 shares.
     assert measured("eyelids.gain", one_eye, face(0, blink, number=number)).value == pytest.approx(0.6)
 
 
 def test_a_case_by_hand() -> None:
     result = np.array([0.1, 0.1, 0.2, 0.1, 0.0, 0.1])
-    # Deviations of the driving mouth: -.1 0 .1 0 -.1 .1; of the result, whose mean is .1: 0 0 .1 0 -.1 0.
+    # Deviations of the driving mouth: -.1 0 .1 0 -.1 .1; of the result, with mean .1: 0 0 .1 0 -.1 0.
     driving, moved, common = 0.04, 0.02, 0.01 + 0.01
     found = [measured(name, face(result), face(SPOKEN)).value for name in NAMES[:2]]
     assert found == pytest.approx([common / math.sqrt(driving * moved), common / driving])
@@ -89,7 +89,7 @@ def test_sizes_of_faces_and_frames_cancel() -> None:
 def test_a_face_that_is_lost_counts_as_a_mouth_that_keeps_still() -> None:
     lost = SPOKEN.copy()
     lost[[1, 2]] = NAN
-    # The others: 0 .1 0 .2, with a mean of .075; the lost frames count as that.
+    # The others are 0 .1 0 .2, with mean .075, which replaces the lost frames.
     rest = np.array([0, 0.1, 0, 0.2]) - 0.075
     common = rest @ np.array([-0.1, 0, -0.1, 0.1])
     found = [measured(name, face(lost), face(SPOKEN)) for name in NAMES[:2]]

@@ -28,12 +28,12 @@ CHAPTERS = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", README, re.M | re.S))
 
 
 def blocks(chapter: str, language: str) -> list[str]:
-    """The code of this language in a chapter."""
+    """Return the code blocks of a language in a chapter."""
     return re.findall(rf"^```{language}\n(.+?)^```", CHAPTERS[chapter], re.M | re.S)
 
 
 def example(hook: str) -> str:
-    """The Python of the section of this hook."""
+    """Return the Python example in the section of a hook."""
     body = next(body for title, body in SECTIONS.items() if title.startswith(f"{hook}("))
     (code,) = re.findall(r"^```python\n(.+?)^```", body, re.M | re.S)
     return code
@@ -41,7 +41,7 @@ def example(hook: str) -> str:
 
 @pytest.fixture
 def installed(third_party: Callable[..., None]) -> Callable[[str], PluginInfo]:
-    """Installs the example of a hook as a distribution; returns what the host knows of it."""
+    """Return a function that installs the example of a hook as a distribution and returns its PluginInfo."""
 
     def install(hook: str) -> PluginInfo:
         third_party(example(hook), name="fommctl-example", entry="example")

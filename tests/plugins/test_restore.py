@@ -1,4 +1,4 @@
-"""`--restore`: a network by spandrel on the animated square. Tests that need the package skip where it is not."""
+"""`--restore`: a network by spandrel on the animated square. Tests that need the package are skipped without it."""
 
 import builtins
 import importlib
@@ -18,7 +18,7 @@ def asked(path):
 
 @pytest.fixture
 def spandrel():
-    """The package, where it is installed with a torchvision that suits torch."""
+    """The package, if it is installed with a compatible torchvision."""
     try:
         return importlib.import_module("spandrel")
     except Exception as error:
@@ -27,7 +27,7 @@ def spandrel():
 
 @pytest.fixture
 def tiny(spandrel, tmp_path):
-    """A compact network that doubles pictures, with random weights."""
+    """Write a compact network with random weights that doubles the size of pictures."""
     architecture = importlib.import_module("spandrel.architectures.Compact.__arch.SRVGG")
     torch.manual_seed(0)
     network = architecture.SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=2)

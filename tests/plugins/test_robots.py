@@ -1,4 +1,4 @@
-"""Data sets of robots: miniatures of the published layouts, and what is wrong with some of them."""
+"""Robot data sets: miniatures of the published layouts, and damaged ones."""
 
 import json
 import pickle
@@ -37,7 +37,7 @@ def test_without_its_package_the_checksum_says_what_to_install(monkeypatch: pyte
 
 def test_examples_are_read_field_by_field() -> None:
     features = {"a": b"one", "numbers": [1.0, 2.0], "b": bytes(300), "": b"unnamed"}
-    # An unknown number (field 7, wire type 0) and an unknown 32-bit value (field 9, wire type 5) are stepped over.
+    # An unknown number (field 7, wire type 0) and an unknown 32-bit value (field 9, wire type 5) are skipped.
     extra = bytes([7 << 3, 0x96, 0x01, 9 << 3 | 5, 1, 2, 3, 4])
     found = byte_features(extra + example(features))
     assert {name: bytes(value) for name, value in found.items()} == {"a": b"one", "b": bytes(300), "": b"unnamed"}
@@ -89,7 +89,7 @@ def test_bair_as_folders_of_frames(tmp_path: Path, host: Host) -> None:
         ("train-traj_0_to_1-1", "train"),
         ("train-traj_0_to_1-2", "train"),
     ]
-    # 10.png comes after 9.png.
+    # 10.png follows 9.png.
     read = np.stack([frame.pixels for frame in Reader(clips[2].path)])
     np.testing.assert_array_equal(read, trajectory(1, length=11))
 
@@ -100,7 +100,7 @@ def test_the_records_before_a_cut_are_good(tmp_path: Path) -> None:
     path.write_bytes(whole[:-100])
     clips = [clip for clip in Bair().clips(tmp_path) if "traj_0_to_1" in clip.identity]
     np.testing.assert_array_equal(frames(clips[0]), trajectory(0))
-    with pytest.raises(InputError, match=r"traj_0_to_1\.tfrecords is cut off within the record at byte"):
+    with pytest.raises(InputError, match=r"traj_0_to_1\.tfrecords is truncated within the record at byte"):
         frames(clips[1])
     assert len(clips) == 2
     path.write_bytes(whole[: len(whole) // 2 + 5])
@@ -117,8 +117,8 @@ def test_the_records_before_a_cut_are_good(tmp_path: Path) -> None:
         ("checksum", "the checksum of the record at byte 0 is wrong"),
         ("text", "is not a tf.train.Example"),
         ("other", "has no pictures image_aux1"),
-        ("jpeg", "a picture of 100 bytes is not square and raw"),
-        ("huge", "says that it has 1099511627776 bytes"),
+        ("jpeg", "a picture of 100 bytes is not a raw square"),
+        ("huge", "is too long, 1099511627776 bytes"),
     ],
 )
 def test_a_bad_file_is_one_clip_that_says_why(tmp_path: Path, content: bytes | str, message: str) -> None:
@@ -160,7 +160,7 @@ def test_lerobot(tmp_path: Path, host: Host, make) -> None:
         (f"episode_{episode:06d}", camera) for episode in range(3) for camera in CAMERAS
     ]
     assert {clip.split for clip in clips} == {None}
-    # Exactly the frames of the episode, neither one of its neighbours.
+    # Exactly the frames of the episode, and none of its neighbours'.
     for clip, (episode, camera) in zip(clips, [(e, c) for e in range(3) for c in CAMERAS], strict=True):
         start, end = (None if time is None else Fraction(time) for time in (clip.start, clip.end))
         shades = [frame.pixels.mean() for frame in Reader(clip.path, start=start, end=end)]
@@ -235,7 +235,7 @@ def test_lerobot_chunks(tmp_path: Path) -> None:
         ({"codebase_version": "v1.6"}, "codebase_version is 'v1.6'; versions 2 and 3 are supported"),
         ({"codebase_version": None}, "codebase_version is 'None'"),
         ({"features": []}, "has no features"),
-        ({"features": {"action": {"dtype": "float32"}}}, "names no camera"),
+        ({"features": {"action": {"dtype": "float32"}}}, "lists no cameras"),
         ({"features": {"eye": {"dtype": "image"}}, "data_path": "/dev/zero"}, "data_path leads to '/dev/zero'"),
         ({"features": {"../../etc": {"dtype": "video"}}}, "not a file of the data set"),
         ({"video_path": "/etc/{video_key}"}, "not a file of the data set"),
@@ -260,7 +260,7 @@ def test_lerobot_info_that_cannot_be(tmp_path: Path, info: dict, message: str) -
     ("file", "content", "message"),
     [
         ("info.json", b"{", "info.json is damaged"),
-        ("info.json", b"[]", "it contains no object"),
+        ("info.json", b"[]", "it is not a JSON object"),
         ("info.json", b"\xff\xfe\x00", "info.json is damaged"),
         ("info.json", b"[" * 100_000, "info.json is damaged"),
         ("episodes.jsonl", b"", "has no episodes"),
@@ -293,7 +293,7 @@ def test_lerobot_3_descriptions_that_are_damaged(tmp_path: Path) -> None:
     rows = parquet.read_table(path).to_pylist()
     key = f"videos/{CAMERAS[1]}"
     for column, value, message in (
-        (f"{key}/to_timestamp", 0.0, "episode 0: ends at 0.0 s and starts at 0.0 s"),
+        (f"{key}/to_timestamp", 0.0, "episode 0 ends at 0.0 s but starts at 0.0 s"),
         (f"{key}/from_timestamp", float("nan"), "is nan, not a time"),
         (f"{key}/file_index", None, "is None, not a whole number"),
     ):

@@ -1,4 +1,4 @@
-"""TPSMM and LivePortrait through everything that runs models: one table of commands for both."""
+"""TPSMM and LivePortrait in everything that runs models: one table of commands for both."""
 
 import json
 import pickle
@@ -33,13 +33,13 @@ PREPARED = ("--crop", "none", "--device", "cpu", "--precision", "fp32", "--json"
 
 @dataclass(frozen=True)
 class Family:
-    """A small model with random weights, and the inputs that it gets."""
+    """A small model with random weights, and its inputs."""
 
     name: str
     folder: Path
     preset: str
     side: int
-    """Of its results."""
+    """Size of the results."""
 
     @property
     def model(self) -> Path:
@@ -83,7 +83,7 @@ def family(request, tmp_path_factory, resnets):
 
 @pytest.fixture(scope="module")
 def whole(family, tmp_path_factory):
-    """Frames of the result in one piece, by Python."""
+    """Return the frames of the whole result, rendered by the Python API."""
     out = tmp_path_factory.mktemp("whole") / "whole.mkv"
     animator = fommctl.load(family.model, device="cpu", precision="fp32")
     result = animator.animate(*family.inputs, out, crop="none")
@@ -136,7 +136,7 @@ def test_batch(family, whole, run_cli, tmp_path):
 
 
 def test_ranges_of_ray(family, whole, tmp_path):
-    """What the machines of a cluster do; Ray hands it from one to the other as pickles."""
+    """The steps of a cluster's machines, whose values Ray passes on as pickles."""
     worker, source_driving = RayWorker("cpu", 1), dict(zip(("source", "driving"), family.inputs, strict=True))
     config = AnimateConfig(**source_driving, crop="none", output=tmp_path / "a.mkv", batch_size=1)
     choice = ModelChoice(model=str(family.model), device="cpu", precision="fp32")
@@ -148,7 +148,7 @@ def test_ranges_of_ray(family, whole, tmp_path):
     rendered = [worker.render_range(divided, frames) for frames in reversed(ranges)]
     outcome = worker.encode(divided, *(each.result for each in rendered if isinstance(each, Done)))
     assert isinstance(outcome, Done), outcome
-    # Frames of one batch and frames one by one differ by rounding.
+    # Frames of a batch and single frames differ by rounding.
     found = list(frames_of(tmp_path / "a.mkv"))
     assert [np.abs(one.astype(int) - other).max() <= 1 for one, other in zip(found, whole, strict=True)] == [
         True

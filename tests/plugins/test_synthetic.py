@@ -1,4 +1,4 @@
-"""The synthetic data set: its frames follow its keypoints and its flow."""
+"""The synthetic data sets: frames, keypoints and flow agree."""
 
 import pickle
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_sets_of_one_kind_test_on_eight_of_its_identities(host: Host, kind: str)
 
 def test_turning_shapes_turn_and_grow_more(large: Synthetic) -> None:
     def ranges(kind: str) -> tuple[float, float]:
-        """The largest turn in radians and the largest ratio of sizes within a clip, the mean over clips."""
+        """Return the largest rotation in radians and the largest ratio of sizes within a clip, averaged over clips."""
         maps = [large.motion(name)[1][:, 0] for name in large.scenes if name.startswith(kind)]
         angles = [np.ptp(np.unwrap(np.arctan2(each[:, 1, 0], each[:, 0, 0]))) for each in maps]
         sizes = [np.sqrt(np.linalg.det(each)) for each in maps]
@@ -92,14 +92,14 @@ def test_motion_is_known(data: Synthetic) -> None:
     assert np.abs(keypoints).max() < 1
     moved = np.ptp(keypoints, axis=0).max()
     assert moved > 0.1
-    # A similarity: equal columns, at right angles; its scale is that of the distances between keypoints.
+    # A similarity: columns of equal length at right angles; its scale is that of the distances between keypoints.
     scale = np.linalg.norm(jacobians[:, 0, :, 0], axis=-1)
     np.testing.assert_allclose(np.linalg.det(jacobians[:, 0]), scale**2)
     np.testing.assert_allclose(np.linalg.norm(keypoints[:, 1] - keypoints[:, 0], axis=-1), 0.7 * scale)
 
 
 def test_the_texture_goes_with_the_keypoints(data: Synthetic) -> None:
-    """At the keypoints of the shape in front the colour stays; where they were, it changes."""
+    """The colour at the front shape's keypoints does not change, unlike that at their earlier positions."""
     clip = next(clip for clip in data.clips(Path()) if clip.name == "shapes02-take1")
     assert clip.frames is not None
     frames = np.stack(list(clip.frames())).astype(float)
@@ -141,13 +141,13 @@ def test_limbs_stay_joined_in_the_picture_and_of_one_length(large: Synthetic, na
 
 
 def warped(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """The frame (H, W, 3) sampled as models do."""
+    """Sample a frame (H, W, 3) as models do."""
     picture = torch.from_numpy(frame.astype(np.float64)).permute(2, 0, 1)[None]
     return grid_sample(picture, torch.from_numpy(flow)[None], align_corners=True)[0].permute(1, 2, 0).numpy()
 
 
 def interior(labels: np.ndarray) -> np.ndarray:
-    """Pixels that are four or more away from the edge of anything."""
+    """Return which pixels are four or more away from all edges."""
     same = np.ones(labels.shape, bool)
     for down in range(-4, 5):
         for right in range(-4, 5):
@@ -170,11 +170,11 @@ def test_the_source_frame_under_the_flow_is_the_driving_frame(
     column, row = np.moveaxis(np.clip(np.round((flow + 1) / 2 * 255).astype(int), 0, 255), -1, 0)
     inner = visible & interior(labels) & interior(before)[row, column]
     assert inner[labels >= 0].sum() > 100
-    # Levels of 255: rounding, and how far bilinear sampling is from the finest texture between pixels.
+    # Levels of 255: rounding, and the error of bilinear sampling of the finest texture.
     assert difference[inner].max() < 8
     assert difference[inner].mean() < 1
     assert difference[visible].mean() < 2
-    # What is hidden in the source is not found there; what moved is not where it was.
+    # What is hidden in the source is not found there; what moved is no longer where it was.
     assert difference[~visible].mean() > 10
     standing = np.abs(frames[source].astype(float) - frames[driving]).max(-1)
     assert standing[labels >= 0].mean() > 5 * difference[visible & (labels >= 0)].mean()
@@ -193,7 +193,7 @@ def test_keypoints_move_with_the_flow(large: Synthetic, name: str, source: int, 
         torch.from_numpy(keypoints[driving])[None, None],
         align_corners=True,
     )[0, :, 0].T.numpy()
-    # Between pixels of one layer the flow is affine, hence sampled without error; ends of limbs are near edges.
+    # Within a layer, the flow is affine and hence sampled without error; ends of limbs are near edges.
     exact = np.abs(sampled - keypoints[source]).max(-1) < 1e-9
     assert exact[seen].mean() > 0.7
 
@@ -207,42 +207,42 @@ def test_flow_of_a_frame_to_itself_is_the_identity(large: Synthetic) -> None:
 
 
 def square(centre: tuple[float, float], swing: tuple[float, float]) -> Shape:
-    """Side 0.5; at its centre at time 0, at centre + swing at time 0.25, at centre - swing at time 0.75."""
+    """Return a square of side 0.5; at its centre at time 0, at centre + swing at 0.25, at centre - swing at 0.75."""
     texture = Waves(np.zeros((1, 2)), np.zeros(1), np.zeros((1, 3)), np.array([0.2, 0.4, 0.6]))
     return Shape(texture, True, 0.25, np.array(centre), np.array(swing), 0.0, 0.0, np.zeros(4))
 
 
 def test_occlusion_by_hand() -> None:
-    """Nine pixels a side, 0.25 apart. A square in front steps from the left onto one that stands still."""
+    """Frames have nine pixels to a side, 0.25 apart. A front square moves from the left onto one that stands still."""
     standing, moving = square((0.5, 0.0), (0.0, 0.0)), square((-0.5, 0.0), (1.0, 0.0))
     paper = Waves(np.zeros((1, 2)), np.zeros(1), np.zeros((1, 3)), np.ones(3))
     scene = Scene(paper, (standing, moving), size=9, length=4)
-    # Columns 5 to 7 (0.25 to 0.75) and rows 3 to 5; the moving one begins at columns 1 to 3.
+    # Columns 5 to 7 (0.25 to 0.75) and rows 3 to 5; the moving one starts at columns 1 to 3.
     block, start = (slice(3, 6), slice(5, 8)), (slice(3, 6), slice(1, 4))
     axis = np.linspace(-1, 1, 9)
     grid = np.stack(np.meshgrid(axis, axis), -1)
 
-    flow, visible = scene.flow(0, 1)  # the driving frame has the moving square over the other
+    flow, visible = scene.flow(0, 1)  # in the driving frame, the moving square covers the other
     np.testing.assert_allclose(flow[block], grid[start])
     assert visible[block].all()
-    assert not visible[start].any()  # the paper where it was
+    assert not visible[start].any()  # the background at its former position
     np.testing.assert_allclose(flow[start], grid[start])
     assert visible.sum() == 81 - 9
 
-    flow, visible = scene.flow(1, 0)  # back: the standing square was hidden
+    flow, visible = scene.flow(1, 0)  # in reverse: the static square was hidden
     np.testing.assert_allclose(flow[start], grid[block])
     assert visible[start].all()
     assert not visible[block].any()
     assert visible.sum() == 81 - 9
 
-    flow, visible = scene.flow(3, 0)  # at time 0.75 it is centred at -1.5: wholly out of the picture
+    flow, visible = scene.flow(3, 0)  # at time 0.75, its centre is at -1.5, outside the picture
     np.testing.assert_allclose(flow[start][..., 0], grid[start][..., 0] - 1)
     assert not visible[start].any()
     assert visible[block].all()
 
 
 def test_keypoints_are_absent_where_they_are_hidden_or_outside() -> None:
-    """The squares of the test before: apart, the one over the other, apart, one out of the picture."""
+    """The squares of the previous test: apart, one over the other, apart, one outside the picture."""
     paper = Waves(np.zeros((1, 2)), np.zeros(1), np.zeros((1, 3)), np.ones(3))
     scene = Scene(paper, (square((0.5, 0.0), (0.0, 0.0)), square((-0.5, 0.0), (1.0, 0.0))), size=9, length=4)
     visible, everything = scene.visible_keypoints(), scene.motion()[0]
@@ -270,7 +270,7 @@ def test_a_limb_by_hand() -> None:
     scene = Scene(texture, (upper, lower), size=8, length=4)
     keypoints, jacobians = scene.motion()
     np.testing.assert_allclose(keypoints[0], [(0, -0.5), (0.5, -0.5), (0.5, -0.5), (0.5, -0.1)], atol=1e-12)
-    np.testing.assert_allclose(keypoints[1, 3], (0.1, -0.5), atol=1e-12)  # a quarter turn on, towards the left
+    np.testing.assert_allclose(keypoints[1, 3], (0.1, -0.5), atol=1e-12)  # a quarter turn further, towards the left
     np.testing.assert_allclose(keypoints[3, 3], (0.9, -0.5), atol=1e-12)
     np.testing.assert_allclose(jacobians[0, 3], [(0, -0.1), (0.1, 0)], atol=1e-12)
     radius = lower.radius(np.array([(2.0, 0.5), (5.0, 0.0), (-2.0, 0.0)]))

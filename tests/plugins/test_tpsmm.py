@@ -1,4 +1,5 @@
-"""TPSMM: held to the published vectors, with weights rebuilt from seeds; its geometry, files, sizes and precisions."""
+"""TPSMM compared with the published vectors, with weights rebuilt from seeds; its geometry, files, sizes and
+precisions."""
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def build(spec, params=TINY):
 
 @pytest.fixture(scope="module", params=NAMES)
 def published(request, tmp_path_factory):
-    """The file in the published layout, and its vectors."""
+    """Return the path of a file in the published layout, and its vectors."""
     groups = published_groups(request.param)
     path = tmp_path_factory.mktemp("tpsmm") / "vox.pth.tar"
     optimiser = {"state": {}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
@@ -39,7 +40,7 @@ def published(request, tmp_path_factory):
 
 @pytest.fixture
 def model(published, host):
-    """Loaded without its configuration: the architecture is read off the tensors."""
+    """Load the file without its configuration: the architecture is inferred from the tensors."""
     return load_model(str(published[0]), host)
 
 
@@ -48,8 +49,8 @@ def close(found, expected, tolerance=1e-4):
 
 
 def close_picture(found, expected):
-    """Largest 1e-4 but for single places at the border of the warped picture, where the stored frames themselves are
-    up to 1.5e-4 from those of double precision."""
+    """Assert differences of at most 1e-4 except for single pixels at the border of the warped picture, where the stored
+    frames themselves are up to 1.5e-4 from those in double precision."""
     difference = (found - expected).abs()
     assert difference.max() <= 3e-4
     assert difference.mean() <= 1e-5
@@ -81,7 +82,7 @@ def test_published_motion_and_frame(published, model, prefix):
     golden, backend = published[1], model.backend
     if f"{prefix}_prediction" not in golden:
         pytest.skip("these networks have no background")
-    # In double precision: in single, processors whose libraries sum in another order are up to 3e-4 apart.
+    # In double precision; in single precision, processors that sum in another order differ by up to 3e-4.
     golden = {name: array.double() for name, array in golden.items()}
     for module in backend.modules().values():
         module.double()
@@ -121,7 +122,7 @@ def test_published_reconstruction(published, model, fast):
     renderer = model.backend.prepare(CPU, "fp32", fast=fast)
     context = renderer.encode_source(golden["source"])
     found = renderer.reconstruct(context, renderer.detect(golden["driving"]), golden["driving"])
-    # Without a network for the background, it stands still.
+    # Without a network for the background, it does not move.
     close_picture(found, golden.get("prediction_reconstruction", golden["prediction_standard"]))
 
 
@@ -147,7 +148,7 @@ def test_splines_take_their_points_along():
     points = torch.tensor([[-0.6, -0.5], [0.5, -0.6], [0.1, 0.1], [-0.5, 0.6], [0.7, 0.5]])[None, None]
     for shift in (0.0, 0.25):
         moved = Splines.between(points, points + shift).warp(points[0, 0])
-        # The ridge on the diagonal of the equations keeps a spline a little short of its targets.
+        # The ridge on the diagonal of the equations keeps splines a little short of their targets.
         assert (moved - points - shift).abs().max() < 0.01
 
 
@@ -185,7 +186,7 @@ def test_one_family_claims_each_configuration(host, spec, name):
     assert {each.name: each.recognises(params) for each in host.backends.values()} == {**NOBODY, "tpsmm": 1}
     fomm = load_preset({"ted": "taichi"}.get(name, name), host).model_params.model_dump()
     assert {each.name: each.recognises(fomm) for each in host.backends.values()} == {**NOBODY, "fomm": 1}
-    # What FOMM's keys stand beside sections of another family: FOMM is not sure of it.
+    # FOMM's keys with sections of another family: FOMM is not sure that the file is its own.
     assert 0 < host.backends["fomm"].recognises({**fomm, "dense_motion_params": {}}) < 0.5
 
 

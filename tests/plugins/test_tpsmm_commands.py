@@ -1,4 +1,4 @@
-"""TPSMM through the commands: a published file animates, is evaluated and exported, and the model trains."""
+"""TPSMM by the commands: a published file animates, is evaluated and exported, and the model trains."""
 
 import json
 
@@ -49,7 +49,7 @@ def resnets():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, resnets):
-    """A source, four driving frames, a model as published."""
+    """A source, four driving frames, and a model in the published layout."""
     folder, spec = tmp_path_factory.mktemp("tpsmm"), load_host().find("backend", "tpsmm")
     Image.fromarray(picture(0)).save(folder / "source.png")
     write_frames(folder / "driving", DRIVING)
@@ -57,7 +57,7 @@ def folder(tmp_path_factory, resnets):
     backend = spec.build(spec.schema().model_validate(MODEL))
     for module in backend.avd.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
-            # A network that was trained has statistics.
+            # A trained network has statistics.
             module.running_mean.uniform_(-0.1, 0.1)
     groups = {name: network.state_dict() for name, network in backend.modules().items()}
     torch.save({**groups, "epoch": 99}, folder / "vox.pth.tar")

@@ -1,4 +1,4 @@
-"""TPSMM's training step: held to two published steps; its schedules by hand."""
+"""TPSMM's training step compared with two published steps; its schedules by hand."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LEARNING = {"num_epochs": 2, "batch_size": 2, "perceptual_network": "none"}
 
 
 class Pictures(torch.nn.Module):
-    """In place of VGG: the picture itself, as in the published vectors."""
+    """Replaces VGG by the picture itself, as in the published vectors."""
 
     def forward(self, x):
         return [x] * 5
@@ -65,7 +65,8 @@ def test_two_published_steps(host, monkeypatch):
             for name in ("inpainting_network", "dense_motion_network", "kp_detector", "bg_predictor"):
                 grads = [weights.grad for weights in backend.modules()[name].parameters()]
                 norm = torch.stack([grad.double().square().sum() for grad in grads]).sum().sqrt()
-                # The stored ones are up to 1e-3 from those of double precision: signs of differences near zero.
+                # The stored values are up to 1e-3 from those in double precision, due to signs of differences near
+                # zero.
                 assert norm == pytest.approx(golden[f"step0_gradnorm2_{name}"].item(), rel=2e-3)
         assert {name: loss.item() for name, loss in result.losses.items()} == {
             name: pytest.approx(golden[f"step{number}_loss_{name}"].item(), rel=tolerance)

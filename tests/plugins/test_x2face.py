@@ -1,4 +1,5 @@
-"""X2Face: held to the published vectors; its file layout, several views, other sizes and precisions, its training."""
+"""X2Face compared with the published vectors; its file layout, several views, other sizes and precisions, and
+training."""
 
 import hashlib
 import json
@@ -30,7 +31,7 @@ def spec(host):
 
 
 def golden_weights():
-    """The published tensors, rebuilt from their names: each has its own seed (golden/README.md)."""
+    """Return the published tensors, rebuilt from their names: each has its own seed (golden/README.md)."""
     listed = json.loads((GOLDEN / "x2face.keys.json").read_text(encoding="utf-8"))
     tensors = {}
     for name, shape in listed["keys"]:
@@ -80,7 +81,7 @@ def test_published_vectors(host, spec):
 
 @pytest.mark.parametrize("downs", [2, 5, 6])
 def test_contract(spec, downs):
-    """With fewer levels than halvings of the frame, a code has places."""
+    """With fewer levels than halvings of the frame, a code has several positions."""
     params = {name: {**each, "num_downs": downs} for name, each in NARROW.items()}
     check_backend(spec, params, (SIDE, SIDE, 3))
 
@@ -161,7 +162,7 @@ def test_a_flow_of_a_pixel_shifts_the_picture_by_one():
 
 
 def still(network):
-    """The last convolution of a network gives nothing: no flow, no confidence."""
+    """Set the last convolution of a network to zero: no flow, no confidence."""
     torch.nn.init.zeros_(network.model.up[-1].weight)
 
 
@@ -175,7 +176,7 @@ def test_views_without_confidence_are_averaged(host):
 
 
 def test_a_confident_view_counts_for_more(host):
-    """Where nothing moves, the mean of a black and a white view is the share of the white one's weight."""
+    """Without motion, the mean of a black and a white view is the share of the white one's weight."""
     backend = x2face_models.build(host)
     with torch.no_grad():
         backend.embedding.model.up[-1].weight *= torch.tensor([0.0, 0.0, 20.0])[:, None, None, None]
@@ -190,7 +191,7 @@ def test_a_confident_view_counts_for_more(host):
 
 
 def test_larger_frames_have_the_same_motion(host):
-    """Corner pixels lie on corner pixels, and the flow of a code does not depend on the size of the frames."""
+    """Corner pixels coincide, and the flow of a code does not depend on the size of the frames."""
     backend = x2face_models.build(host)
     still(backend.embedding)
     ramp = torch.linspace(0.2, 0.8, 3 * SIDE).expand(1, 3, 3 * SIDE, -1)
@@ -240,7 +241,7 @@ def test_codes_are_held_and_smoothed():
 
 
 def test_the_published_pair_of_losses_is_photometric(spec):
-    """Networks that move nothing predict the source: the loss is the difference of the two frames."""
+    """Networks without motion predict the source: the loss is the difference between the two frames."""
     from fommctl.api.training import TrainingBatch
 
     backend = spec.build(spec.schema().model_validate(NARROW))
@@ -259,7 +260,7 @@ def test_the_published_pair_of_losses_is_photometric(spec):
 
 @pytest.mark.parametrize("changed", ["lr_discriminator=1e-3", "lr_kp_detector=0.0", "transform_params.points_tps=7"])
 def test_settings_without_an_effect_are_refused(host, changed):
-    """They are those of networks and losses that X2Face has not; older files that state their defaults still load."""
+    """Settings of networks and losses that X2Face does not have; older files that state their defaults still load."""
     name = changed.partition("=")[0].partition(".")[0]
     with pytest.raises(UsageError, match=f"'train_params' should not set {name}"):
         load_preset("x2face-vox", host, sets=[f"train_params.{changed}"])
@@ -269,7 +270,7 @@ def test_settings_without_an_effect_are_refused(host, changed):
 
 
 def test_training_begins_close_to_the_source(spec):
-    """The flows of fresh networks move pictures by less than half a pixel."""
+    """The flows of untrained networks move pictures by less than half a pixel."""
     torch.manual_seed(0)
     backend = spec.build(spec.schema().model_validate(NARROW))
     with torch.no_grad():
@@ -280,7 +281,7 @@ def test_training_begins_close_to_the_source(spec):
 
 
 def test_the_flow_leads_through_the_embedded_face_back_to_the_picture():
-    """Both steps a shift: 0.2 in the face and 0.1 in the picture, between corner pixels, are 0.3 less a border."""
+    """Two shifts, 0.2 in the face and 0.1 in the picture, between corner pixels, make 0.3 less a border."""
     from fommctl_x2face.networks import through
 
     flow, unwarping = torch.zeros(2, 2, 10, 20), torch.zeros(1, 2, 10, 20)

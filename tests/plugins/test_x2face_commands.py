@@ -1,4 +1,4 @@
-"""X2Face through the commands: a published file animates, also with several pictures of the source, and it trains."""
+"""X2Face by the commands: a published file animates, also with several pictures of the source, and the model trains."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ DRIVING = [picture(10 + index) for index in range(5)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three pictures of a source, five driving frames, a model as published."""
+    """Three pictures of a source, five driving frames, and a model in the published layout."""
     from fommctl.host import load_host
 
     folder, host = tmp_path_factory.mktemp("x2face"), load_host()
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 
 def rendered(folder, views):
-    """What the networks make of the driving frames: (5, H, W, 3) in levels."""
+    """Return the networks' results for the driving frames, (5, H, W, 3), in levels."""
     animator = fommctl.load(folder / "x2face_model.pth", device="cpu", precision="fp32")
     renderer = animator.model.backend.prepare(torch.device("cpu"), "fp32", fast=False)
     context = renderer.encode_source(to_tensor([picture(number) for number in range(views)], renderer.device))
@@ -135,7 +135,7 @@ def test_train_resume_and_use(folder, run_cli, tmp_path):
 
 
 def test_views_are_framed_like_the_source(host, tmp_path):
-    """The same face elsewhere in a picture is cut out alike."""
+    """The same face elsewhere in a picture is framed equally."""
     whole = np.asarray(Image.open(ASTRONAUT).convert("RGB"))
     wide = np.ascontiguousarray(whole)
     Image.fromarray(wide).save(tmp_path / "wide.png")
@@ -152,7 +152,7 @@ def test_views_are_framed_like_the_source(host, tmp_path):
     (view,) = shot.views
     assert view.shape == shot.square.shape == (SIDE, SIDE, 3)
     framed, unframed = (np.abs(each.astype(float) - shot.square).mean() for each in (view, resize(wide, (SIDE, SIDE))))
-    assert framed < 15 < 40 < unframed  # the detector sees both a little differently
+    assert framed < 15 < 40 < unframed  # the detector's boxes of both differ slightly
     assert config.to_json()["views"] == [str(tmp_path / "wide.png")]
     by_hand = replace(config, crop="40,30,100")
     shot = find_inputs(by_hand, Clip(config.driving), None, (SIDE, SIDE), DetectorCache(host))

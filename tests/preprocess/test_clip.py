@@ -1,4 +1,4 @@
-"""One clip: cut exactly, squared, at its rate, with its sound."""
+"""A single clip: cut exactly, square, at its rate, with its sound."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -28,14 +28,14 @@ def make(target: Path, *, size: int = 16, fit: str = "pad", audio: bool = True, 
 
 
 def levels(folder: Path) -> list[int]:
-    """Which of the shades each picture of a folder is."""
+    """Return the shade of each picture in a folder, by index."""
     return [round((float(np.asarray(Image.open(path)).mean()) - 20) / 8) for path in sorted(folder.iterdir())]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30), NTSC])
 def test_cuts_are_exact(tmp_path: Path, suffix: str, rate: Fraction) -> None:
-    """Times as data sets have them: floats of a frame's time, in single precision, or with three digits."""
+    """Times as data sets have them: a frame's time as a float, in single precision, or with three digits."""
     codec = "mpeg4" if suffix == ".avi" else "libx264"
     path = write_clip(tmp_path / f"raw{suffix}", frames=12, rate=rate, draw=shade, codec=codec)
     start, end = 4 / rate, 9 / rate
@@ -61,7 +61,7 @@ def test_rate_times_and_sound_of_a_cut(tmp_path: Path) -> None:
     sound, original = track(tmp_path / "c.mp4", "audio"), track(raw, "audio")
     first = original.payloads.index(sound.payloads[0])
     assert sound.payloads == original.payloads[first : first + len(sound.payloads)]  # bit for bit
-    # The packet of time 0 is the one that the raw file plays at the start of the cut.
+    # The packet at time 0 is the one that the raw file plays at the start of the cut.
     assert abs(sound.times[0] - (original.times[first] - 10 / NTSC)) < Fraction(1, 1000)
     assert abs(len(sound.payloads) * Fraction(1024, 44100) - 20 / NTSC) < Fraction(3 * 1024, 44100)
     make(tmp_path / "mute.mp4", path=raw, audio=False)
@@ -75,7 +75,7 @@ def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:
     assert one.measure == other.measure
 
 
-def test_boxes_are_cut_and_beyond_the_picture_its_border_goes_on(tmp_path: Path) -> None:
+def test_boxes_are_cut_and_beyond_the_picture_its_border_continues(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     raw = write_frames(tmp_path / "raw", [picture] * 2)
     make(tmp_path / "inside", path=raw, box=Box(10, 20, 26, 36))
@@ -88,7 +88,7 @@ def test_boxes_are_cut_and_beyond_the_picture_its_border_goes_on(tmp_path: Path)
     make(tmp_path / "smaller", path=raw, box=Box(0, 0, 48, 48))
     read = np.asarray(Image.open(tmp_path / "smaller/0000001.png"))
     np.testing.assert_array_equal(read, resize(picture, (16, 16), Box(0, 0, 48, 48)))
-    # Measured in frames half as large.
+    # Measured in frames of half the size.
     make(tmp_path / "scaled", path=raw, box=Box(5, 10, 13, 18), box_frame=(32, 24))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "scaled/0000001.png")), picture[20:36, 10:26])
 
@@ -105,7 +105,7 @@ def test_boxes_are_cut_and_beyond_the_picture_its_border_goes_on(tmp_path: Path)
         (Box(1.2, 2.2, 9.2, 10.3), "pad", Box(1.2, 2.2, 9.2, 10.3)),
     ],
 )
-def test_what_is_no_square_becomes_one(box: Box | None, fit: str, expected: Box | None) -> None:
+def test_other_shapes_become_squares(box: Box | None, fit: str, expected: Box | None) -> None:
     assert squared(box, 64, 48, fit) == expected
 
 

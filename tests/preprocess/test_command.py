@@ -1,4 +1,4 @@
-"""`fommctl preprocess`: what is written, what is said, and that it goes on where it stopped."""
+"""`fommctl preprocess`: files, messages, and continuing where it stopped."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ INSIDE = ("--workers", "0")
 
 @pytest.fixture
 def planned(third_party):
-    """The data set `planned` is installed."""
+    """Install the data set `planned`."""
     third_party(raw_clips.PLUGIN, name="fommctl-planned", entry="planned")
 
 
@@ -43,7 +43,7 @@ def manifest(folder: Path) -> list[dict]:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every file with the hash of its content."""
+    """Return the hash of every file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -130,7 +130,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run_cli, tmp_path, p
     shutil.rmtree(next((out / "test").iterdir()))
     assert run() == (2, 4)
     assert tree(out) == before
-    # A byte is another, the size is not: hashes tell, sizes do not.
+    # One byte differs, the size does not: only hashes notice.
     picture = next((out / "train").glob("p*/0000002.png"))
     data = bytearray(picture.read_bytes())
     data[-20] ^= 1
@@ -146,7 +146,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(run_cli, tmp_path, p
         "p2": 2,
     }
     assert run("--size", "8") == (6, 0)
-    # Another format takes the place of the first one.
+    # The other format replaces the first one.
     assert run("--format", "mp4") == (6, 0)
     assert all(path.suffix == ".mp4" for split in ("train", "test") for path in (out / split).iterdir())
     assert len(manifest(out)) == 6
@@ -163,7 +163,7 @@ def test_another_split_only_renames(run_cli, tmp_path, planned):
     assert (again["written"], again["kept"]) == (0, 8)
     assert len(list((out / "test").iterdir())) == len(list((out / "train").iterdir())) == 4
     assert {line["identity"]: line["sha256"] for line in manifest(out)} == made
-    # A clip whose raw data is gone stays, on the right side.
+    # A clip whose raw data is gone stays in its split.
     write_plan(raw, clips[:1])
     assert run()["kept"] == 1
     assert len(manifest(out)) == 8
@@ -187,8 +187,8 @@ def test_a_gone_raw_file_does_not_cost_the_clip(run_cli, tmp_path, planned):
     assert manifest(out)[0]["frames"] == 12
 
 
-def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
-    """Also a worker that is killed, and frames that cannot be handed to a worker."""
+def test_failures_are_listed_and_the_rest_continues(run_cli, tmp_path, planned):
+    """Including a killed worker, and frames that cannot be pickled."""
     raw = write_plan(
         tmp_path / "raw",
         [
@@ -223,7 +223,7 @@ def test_failures_are_listed_and_the_rest_goes_on(run_cli, tmp_path, planned):
     assert text.code == 6
     assert "failed: e#gone: the raw file is missing: gone.mp4" in text.stdout
     assert "0 clips written, 7 already there" in text.stdout
-    # Repaired, the failed ones alone are made, and nothing is listed any more.
+    # After the repair, only the failed ones are made, and nothing is listed any more.
     write_plan(raw, [grey("a", "good"), grey("b", "dies"), grey("c", "raises"), grey("d", "stays")])
     again = run_cli("preprocess", "planned", raw, "-o", out, *PNG, *INSIDE, "--json")
     assert (again.code, again.json()["written"], again.json()["kept"]) == (0, 2, 2)
@@ -354,14 +354,14 @@ def test_a_run_that_is_killed_is_completed_by_the_next(run_cli, tmp_path, planne
     options = ("--size", "64", "--format", format, "--json")
     assert run_cli("preprocess", "planned", raw, "-o", whole, *options, *INSIDE).code == 0
     run = start(tmp_path, "planned", raw, "-o", out, *options, "--workers", "1")
-    # From 1 on: before its first clip the run may not even listen to signals yet.
+    # From 1 on: before its first clip, the run may not handle signals yet.
     done = random.SystemRandom().randrange(1, 14)
     while run.poll() is None and lines_in(out / ".preprocess.jsonl") < done:
         time.sleep(0.001)
     run.send_signal(number)
     _, errors = run.communicate()
     assert run.returncode == (130 if number == signal.SIGTERM else -number), errors
-    # Whatever has its final name is whole.
+    # Files with final names are complete.
     expected = tree(whole)
     for name, content in tree(out).items():
         if name.startswith(("train/", "test/")):
@@ -386,7 +386,7 @@ def test_two_runs_do_not_share_a_folder(run_cli, tmp_path, planned):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
-def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(run_cli, tmp_path, planned):
+def test_a_full_disk_stops_the_run_and_the_next_one_continues(run_cli, tmp_path, planned):
     import resource
 
     clips = [grey("a", "small", count=2), grey("b", "large", count=40, shade=100)]
@@ -432,7 +432,7 @@ def test_speed_of_a_video_is_kept(run_cli, tmp_path, planned):
     assert track(tmp_path / "out" / line["file"]).times == [index * Fraction(1001, 30000) for index in range(9)]
 
 
-def test_a_split_whose_clips_all_failed_is_told(run_cli, tmp_path):
+def test_a_split_whose_clips_all_failed_is_reported(run_cli, tmp_path):
     for split in ("train", "test"):
         (tmp_path / "raw" / split).mkdir(parents=True)
     write_clip(tmp_path / "raw" / "train" / "a#1.mp4", width=48, height=48, frames=3)
@@ -462,7 +462,7 @@ def test_interlaced_footage_is_made_whole(run_cli, tmp_path):
         assert combs < 2 if mode != "off" else combs > 6
 
 
-def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
+def test_a_foreign_manifest_is_not_rewritten(run_cli, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "manifest.jsonl").write_text('{"file": "a.wav", "speaker": 7}\n')
@@ -474,7 +474,7 @@ def test_a_manifest_of_somebody_else_is_not_rewritten(run_cli, tmp_path):
 
 
 def fails_once(failing, real):
-    """A rename that fails once, as `failing` does, and works before and after."""
+    """Make one rename fail, as in `failing`, and all others succeed."""
     done = []
 
     def rename(path, target):
@@ -538,7 +538,7 @@ def test_old_pictures_come_back_where_new_ones_cannot_take_their_place(run_cli, 
     real = Path.rename
 
     def failing(path, target):
-        """Renames of new pictures fail, and so does every one after the first failure."""
+        """Make renames of new pictures fail, and every one after the first failure."""
         if failed or path.parent.name not in ("train", "test"):
             failed.append(path)
             raise OSError(errno.EIO, "input/output error")
@@ -554,7 +554,7 @@ def test_old_pictures_come_back_where_new_ones_cannot_take_their_place(run_cli, 
             assert run_cli(*wanted, "--size", "32").code == 3
         kept = {name.replace("/.", "/").replace(".replaced/", "/"): content for name, content in after().items()}
         assert {name.removeprefix("."): content for name, content in kept.items()} == before
-    # The next run makes the clip anew and leaves nothing beside it.
+    # The next run makes the clip again and leaves no other files.
     assert run_cli(*wanted, "--size", "32").code == 0
     assert after().keys() == {name.removeprefix(".") for name in before}
     assert not list(tmp_path.rglob(".*.replaced"))

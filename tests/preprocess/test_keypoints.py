@@ -1,4 +1,4 @@
-"""True keypoints beside prepared clips: those of the frames that were written, in their coordinates."""
+"""True keypoints of prepared clips: those of the written frames, in their coordinates."""
 
 import json
 from hashlib import sha256
@@ -62,11 +62,11 @@ def test_they_are_made_again_where_they_are_missing_and_follow_the_clip(tmp_path
     second.write_bytes(second.read_bytes()[:-1] + b"\x00")
     assert again() == (1, 1)
     assert first.read_bytes() == truth
-    # Another format names them alike.
+    # The other format names them alike.
     assert again(format="mkv") == (2, 0)
     assert first.read_bytes() == truth
     assert sorted(path.suffix for path in first.parent.iterdir()) == [".mkv", ".mkv", ".npy", ".npy"]
-    # A folder of before there were keypoints is made again, once.
+    # A folder from before keypoints were written is made again, once.
     old = [{name: value for name, value in line.items() if name != "keypoints"} for line in lines(folder)]
     (folder / "manifest.jsonl").write_text("".join(json.dumps({**line, "state": "old"}) + "\n" for line in old))
     assert again(format="mkv") == (2, 0)
@@ -96,7 +96,7 @@ def test_only_those_of_the_frames_that_were_cut_out(tmp_path: Path) -> None:
     of_file = made(tmp_path / "file", path=raw, start=0.12, end=0.28)
     of_frames = made(tmp_path / "frames", fit="stretch", frames=sixteen_by_eight, start=0.12, end=0.28)
     np.testing.assert_allclose(of_file, POINTS[3:7])
-    # Eight rows became sixteen: their first and last centre moved a quarter of an old row towards the middle.
+    # Eight rows became sixteen: their first and last centres moved a quarter of an old row towards the middle.
     np.testing.assert_allclose(of_frames, POINTS[3:7] * (1, 14 / 15), atol=1e-12)
     longer = made(tmp_path / "longer", path=raw)
     np.testing.assert_allclose(longer[:10], POINTS)  # type: ignore[index]
@@ -104,12 +104,12 @@ def test_only_those_of_the_frames_that_were_cut_out(tmp_path: Path) -> None:
 
 
 def test_squares_and_boxes_move_them(tmp_path: Path) -> None:
-    """16 x 8 pixels: the middle row and column lie between pixels, 7.5 and 3.5 from the first."""
+    """16 x 8 pixels: the middle row and column are between pixels, 7.5 and 3.5 from the first."""
     whole = made(tmp_path / "pad", frames=sixteen_by_eight)
-    # Padded to 16 x 16 with four rows above: a y of p is at (p + 1) / 2 * 7 + 4.
+    # Padded to 16 x 16 with four rows above: y = p is at (p + 1) / 2 * 7 + 4.
     np.testing.assert_allclose(whole[..., 0], POINTS[..., 0])  # type: ignore[index]
     np.testing.assert_allclose(whole[..., 1], POINTS[..., 1] * 7 / 15, atol=1e-12)  # type: ignore[index]
-    # The middle 8 x 8, twice as large: edges stay in place, so the centre of the first pixel moves from 4 to 0.5.
+    # The middle 8 x 8 at twice the size: edges stay in place, so the centre of the first pixel moves from 4 to 0.5.
     cut = made(tmp_path / "crop", fit="crop", frames=sixteen_by_eight)
     x = ((POINTS[..., 0] + 1) / 2 * 15 + 0.5 - 4) * 2 - 0.5
     inside = x <= 15
@@ -119,7 +119,7 @@ def test_squares_and_boxes_move_them(tmp_path: Path) -> None:
 
 
 def test_a_box_by_hand() -> None:
-    # Pixel (30, 20) of 101 x 51 in a box of 20 x 20 from (20, 10): its middle; at 40 pixels it lies at (20.5, 20.5).
+    # Pixel (30, 20) of 101 x 51 in a box of 20 x 20 from (20, 10): its middle; at 40 pixels, it is at (20.5, 20.5).
     point = np.array([[2 * 30 / 100 - 1, 2 * 20 / 50 - 1]])
     np.testing.assert_allclose(viewed(point, (101, 51), Box(20, 10, 40, 30), 40), 2 * 20.5 / 39 - 1)
     assert np.isnan(viewed(point, (101, 51), Box(40, 10, 60, 30), 40)).all()

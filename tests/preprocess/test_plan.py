@@ -1,4 +1,4 @@
-"""What goes where: splits by identity, harmless names, refused files."""
+"""The plan of `preprocess`: splits by identity, harmless names, rejected files."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_rule_of_the_split() -> None:
             split_of(PEOPLE, fraction, 0)
 
 
-def test_splits_of_the_data_set_win_and_nobody_is_in_both(caplog: pytest.LogCaptureFixture) -> None:
+def test_splits_of_the_data_set_win_and_no_identity_is_in_both(caplog: pytest.LogCaptureFixture) -> None:
     told = [clip("a", split="test"), clip("a", "d"), clip("b", split="train"), clip("b", "d", split="test")]
     free = [clip(name) for name in PEOPLE]
     splits = assign_splits([*told, *free], 0.1, 7)
@@ -66,7 +66,7 @@ def test_splits_of_the_data_set_win_and_nobody_is_in_both(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("seed", range(8))
 def test_pictures_are_split_apart_from_clips(tmp_path: Path, seed: int) -> None:
-    """One person in a clip and another in a photograph: whichever the seed prefers, the clip is for training."""
+    """One person in a clip and another in a photograph: whatever the seed, the clip is for training."""
     clips = [clip("ann", path=tmp_path / "ann.mp4"), clip("ben", path=tmp_path / "ben.PNG")]
     assert assign_splits(clips, 0.1, seed) == {"ann": "train", "ben": "train"}
     clips += [clip("cat", path=tmp_path / "cat.gif")]
@@ -132,7 +132,7 @@ def test_raw_files_may_be_links_to_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(raw)
     names = ("link.mp4", "folder/a.mp4", "broken.mp4")
     for root in (raw, tmp_path / "alias"):
-        # An adapter may name files by where the folder really is.
+        # An adapter may return resolved paths.
         for base in (root, root.resolve()):
             clips = plan([clip("a", path=base / name) for name in names], root, OPTIONS, {"a": "train"})
             assert [(each.source, each.source_bytes, each.problem) for each in clips] == [

@@ -1,4 +1,4 @@
-"""The presets of the ablation of FOMM (Siarohin et al. 2019, table 1) differ from the full model by what they name."""
+"""The presets of FOMM's ablation (Siarohin et al. 2019, table 1) differ from the full model by what their names say."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from fommctl.host import Host
 from fommctl.presets.preset import find_preset, load_preset
 
 FULL = {"taichi-256": "taichi", "small-fomm": "small-fomm"}
-"""The full models, and how the names of their ablations begin."""
+"""The full models, and the prefixes of their ablations' names."""
 ONE_SCALE = {"train_params.scales": (1,)}
 NO_OCCLUSION_MAP = {"model_params.generator_params.estimate_occlusion_map": False}
 NO_JACOBIANS = {

@@ -1,4 +1,4 @@
-"""`fommctl presets`, with the presets of this installation and those of a third party's plugin."""
+"""`fommctl presets`, with the presets of this installation and of a third-party plugin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,8 @@ Run = Callable[..., command_line.Result]
 
 @pytest.fixture
 def acme(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes a distribution whose plugin offers one preset (`acme.yaml`) of this name; returns its folder."""
+    """Return a function that writes a distribution whose plugin offers one preset (`acme.yaml`) of this name; it
+    returns the folder."""
 
     def write(name: str) -> Path:
         info = tmp_path / "acme_presets-1.0.dist-info"

@@ -1,4 +1,4 @@
-"""Configuration as data: YAML that cannot do harm, its lines, `--set`, and the precedence of layers."""
+"""Configurations as data: harmless YAML, its line numbers, `--set`, and the precedence of layers."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from fommctl.presets.config import (
 )
 
 names = st.text("abcdefghij_", min_size=1, max_size=6)
-# YAML text can hold every character but control characters and lone surrogates.
+# YAML text can contain every character except control characters and lone surrogates.
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=20)
 numbers_as_text = st.sampled_from(
     ["1e-4", "2E3", ".5e+1", "0x1F", "1_000", "1:30", "yes", "null", "~", "2020-01-01", "=", "<<"]

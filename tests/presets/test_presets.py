@@ -1,4 +1,4 @@
-"""Loading presets: by name and path, partial and published files, every mistake told with its place."""
+"""Loading presets: by name and path, partial and published files, with the location of every mistake."""
 
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_precedence_is_preset_file_set_option(tmp_path: Path, host: Host) -> Non
     assert (preset.name, preset.framing) == ("mine", Framing(subject="face", width=0.52))
 
 
-def test_all_problems_are_told_at_once_each_with_its_line(tmp_path: Path, host: Host) -> None:
+def test_all_problems_are_reported_at_once_each_with_its_line(tmp_path: Path, host: Host) -> None:
     text = MODEL.replace("num_kp: 5", "num_kpp: 5") + (
         "trainparams: {}\n"
         "train_params:\n"
@@ -191,7 +191,7 @@ def test_a_set_with_a_key_from_elsewhere_says_where_it_belongs(host: Host) -> No
         ("extends: nobody\n", "unknown preset 'nobody'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(text: str, problem: str, tmp_path: Path, host: Host) -> None:
+def test_errors_in_a_file_are_reported(text: str, problem: str, tmp_path: Path, host: Host) -> None:
     assert problem in message(text, tmp_path, host)
 
 

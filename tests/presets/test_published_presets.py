@@ -1,4 +1,4 @@
-"""The shipped presets hold the published values, and the published layout loads unchanged by path."""
+"""The built-in presets have the published values, and files in the published layout load unchanged by path."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from configurations import configuration
 from fommctl.host import Host
 from fommctl.presets.preset import load_preset
 
-# In the layout of the published files, with its capitals, quotes, uneven indentation and older names.
+# The layout of the published files, with capitals, quotes, uneven indentation and older names.
 AS_PUBLISHED = Path(__file__).parents[1] / "golden" / "presets" / "taichi-adv-256.yaml"
 SHORT = {
     "jitter": "dataset_params.augmentation_params.jitter_param",
@@ -27,7 +27,7 @@ HUE = {"jitter.brightness": 0, "jitter.contrast": 0, "jitter.saturation": 0}
 VOX = {"data.root_dir": "data/vox-png", "data.pairs_list": "data/vox256.csv", "train.num_repeats": 75}
 DROPS = {"train.num_epochs": 100, "train.epoch_milestones": (60, 90)}
 USUAL = {"discriminator.use_kp": False, "train.lr_kp_detector": 2e-4}
-# What differs from the published configuration of taichi-adv-256, which is the file above.
+# Differences from the published configuration of taichi-adv-256, which is the file above.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "vox-256": VOX | DROPS | USUAL | {"train.batch_size": 40, "loss.generator_gan": 0, "discriminator.sn": True},
     "vox-adv-256": VOX | {"train.lr_kp_detector": 2e-4, "train.batch_size": 36},
@@ -50,7 +50,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 DATASETS = {"vox": "faces", "taichi": "bodies", "fashion": "bodies", "mgif": "mgif", "nemo": "faces", "bair": "robots"}
-# What the published file does not say: the defaults of its code, and that what we added does nothing.
+# Values missing in the published file: the defaults of its code, with our additions turned off.
 UNSAID = {
     "dataset_params": {
         "frame_shape": (256, 256, 3), "pair_candidates": 2, "stills": None, "rigid": None, "expressions": None,
@@ -75,7 +75,7 @@ UNSAID = {
 
 
 def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Both, section by section; none says what the other says."""
+    """Merge both, section by section; they have no key in common."""
     assert not [key for key in one.keys() & other.keys() if not isinstance(one[key], dict)]
     both = {key: joined(one[key], other[key]) for key in one.keys() & other.keys()}
     return {**one, **other, **both}
@@ -95,7 +95,7 @@ def test_a_published_file_loads_unchanged_by_path(host: Host) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Without the difference of lists and tuples."""
+    """Convert tuples to lists."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -12,7 +12,7 @@ SMALL = (*EQUAL, "small-tpsmm")
 
 
 def parameters(preset: Preset, host: Host) -> int:
-    """Of the networks that animate."""
+    """Return the number of weights in the networks used for animation."""
     spec = host.backends[preset.backend]
     backend = spec.build(preset.model_params)
     modules = backend.modules()
@@ -39,7 +39,7 @@ def test_all_see_the_same_pairs_of_frames_as_often(name: str, host: Host) -> Non
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "small-x2face"])
 def test_all_that_have_keypoints_have_six(name: str, host: Host) -> None:
     common = load_preset(name, host).model_params.model_dump()["common_params"]
-    # TPSMM moves by splines, of five keypoints each.
+    # TPSMM's motion is by splines with five keypoints each.
     assert common.get("num_kp", common.get("num_tps")) == 6
 
 

@@ -1,4 +1,4 @@
-"""`fommctl inspect` on signed and unsigned files, ours and those of others."""
+"""`fommctl inspect` on signed and unsigned files, our own and others'."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory):
-    """Inputs, signed and unsigned results with sidecars, and the chain; not to be written to."""
+    """Inputs, signed and unsigned results with sidecars, and the chain; read-only."""
     folder = tmp_path_factory.mktemp("shots")
     portrait(folder / "portrait.png")
     write_clip(folder / "clip.mp4", width=256, height=256, frames=3, rate=Fraction(25), audio=("aac",))
@@ -37,7 +37,7 @@ def shots(tmp_path_factory):
 
 @pytest.fixture
 def look(run_cli):
-    """look(path, ...) -> (exit code, JSON)."""
+    """look(path, ...): returns (exit code, JSON)."""
 
     def run(path, *options):
         result = run_cli("inspect", path, "--json", *options)
@@ -83,7 +83,7 @@ def test_a_signed_result(shots, look, run_cli, name):
 
 
 def _pictures(data):
-    """Where the coded pictures begin, and for how many bytes they go on."""
+    """Return offset and length of the coded pictures."""
     if data.startswith(b"GIF"):
         first = data.rindex(b"NETSCAPE2.0") + 40
         return first, len(data) - first - 2000
@@ -117,7 +117,7 @@ def test_damaged_credentials_are_not_taken_for_none(shots, look, tmp_path):
         code, found = look(tmp_path / "a.mp4")
         states.add((code, found["credentials"]["state"]))
     assert (3, "invalid") in states
-    # What lies in the padding of the signature changes nothing, and a mark that is gone is gone.
+    # Changes in the padding of the signature have no effect; a removed mark stays removed.
     assert states <= {(3, "invalid"), (0, "valid"), (0, "none")}
 
 

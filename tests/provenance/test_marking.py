@@ -1,4 +1,4 @@
-"""Marks in files: well-formed, bounded, and read back from whatever a file holds."""
+"""Marks in files: well-formed, bounded, and read back from files of any kind."""
 
 import contextlib
 import io
@@ -62,7 +62,9 @@ def test_the_box_is_a_uuid_box_of_its_length(tmp_path):
 
 def test_decoders_that_know_no_xmp_skip_it():
     extension = gif_extension(Mark("1", "m", "p").xmp)
-    at = 3 + extension[2]  # The identifier's block; then sub-blocks, each with its length in front, up to an empty one.
+    at = (
+        3 + extension[2]
+    )  # The block of the identifier, then sub-blocks, each preceded by its length, up to an empty one.
     while extension[at]:
         at += 1 + extension[at]
     assert at == len(extension) - 1

@@ -1,4 +1,4 @@
-"""Sidecars that anybody may have written."""
+"""Sidecars of unknown origin."""
 
 import copy
 import json
@@ -70,7 +70,7 @@ def test_any_value_anywhere_is_read_or_refused(tmp_path_factory, place, value):
         inner = inner[key]
     inner[place[-1]] = value
     before = sorted(folder.iterdir())
-    with pytest.raises(FommctlError) as caught:  # At the latest because the picture is another one.
+    with pytest.raises(FommctlError) as caught:  # At the latest because the picture is different.
         plan(write(folder, record))
     assert caught.value.exit_code in (2, 3)
     assert caught.value.hint

@@ -1,4 +1,4 @@
-"""Results say that they are synthetic; a sidecar renders them again bit for bit."""
+"""Results are marked as synthetic; a sidecar renders them again, bit for bit."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rendered(inputs, animator, tmp_path_factory):
-    """A folder with a result of every kind and its sidecar; not to be written to."""
+    """A folder with a result of every kind and its sidecar; read-only."""
     folder = tmp_path_factory.mktemp("rendered")
     for name in OUTPUTS:
         animator.animate(inputs / "portrait.png", inputs / "clip.mp4", folder / name, crop="none", sidecar=True)
@@ -38,7 +38,7 @@ def rendered(inputs, animator, tmp_path_factory):
 
 
 def stated(path):
-    """(comment, everything in which XMP may stand) of a result."""
+    """Return the comment of a result, and everything that may contain XMP."""
     if is_pattern(path):
         with Image.open(numbered(path, 1)) as picture:
             picture.load()
@@ -109,7 +109,8 @@ def test_a_moved_folder_still_works(inputs, rendered, run_cli, tmp_path):
 
 @pytest.fixture
 def shot(inputs, rendered, tmp_path):
-    """Copies of inputs and a sidecar that are found by being beside each other, and a way to change the sidecar."""
+    """Copies of inputs and a sidecar, which are found by lying in one folder, and a function that changes the
+    sidecar."""
     for path in (inputs / "portrait.png", inputs / "clip.mp4", rendered / "a.gif.json"):
         shutil.copy(path, tmp_path)
     record = json.loads((tmp_path / "a.gif.json").read_text())
@@ -125,7 +126,7 @@ def shot(inputs, rendered, tmp_path):
 
 
 def test_nothing_vouches_for_a_video_that_was_replaced_meanwhile(inputs, animator, tmp_path, monkeypatch):
-    """Between the moment at which it is opened and the end, under the same name."""
+    """The video is replaced, under the same name, between the moment at which it is opened and the end."""
     for name in ("portrait.png", "clip.mp4"):
         shutil.copy(inputs / name, tmp_path)
 

@@ -1,4 +1,4 @@
-"""`animate --sign`: what a signed result holds, what cannot sign, and that nothing unsigned appears."""
+"""`animate --sign`: the content of signed results, what cannot sign, and that nothing unsigned appears."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def chain(tmp_path_factory):
 
 @pytest.fixture
 def sign(inputs, animator):
-    """sign(output, chain, ...) animates two frames and signs them."""
+    """sign(output, chain, ...): animates two frames and signs them."""
 
     def run(output, chain, source="portrait.png", driving="clip.mp4", **options):
         options = {"crop": "none", "end": Fraction(2, 25), **options}
@@ -69,7 +69,7 @@ def test_a_signed_result_tells_what_it_was_made_from_and_by_whom(sign, inputs, a
     assert found.animation["model"]["name"] == "faces-mini"
     assert len(found.animation["model"]["sha256"]) == 64
     assert [each["role"] for each in found.animation["inputs"]] == ["source", "driving"]
-    assert verify(out).state == "valid"  # By somebody whom nobody trusts yet.
+    assert verify(out).state == "valid"  # The signer is not trusted yet.
     plain = tmp_path / f"plain-{name}"
     animator.animate(inputs / "portrait.png", inputs / "clip.mp4", plain, crop="none", end=Fraction(2, 25))
     assert frames(out) == frames(plain)
@@ -140,7 +140,7 @@ def _refused(run_cli, inputs, out, *options):
         ({"password": b"secret"}, "key.pem is encrypted"),
     ],
 )
-def test_what_cannot_sign_is_told_before_rendering(run_cli, inputs, tmp_path, options, complaint):
+def test_what_cannot_sign_is_reported_before_rendering(run_cli, inputs, tmp_path, options, complaint):
     chain = write_chain(tmp_path / "chain", **options)
     code, said = _refused(run_cli, inputs, tmp_path / "a.mp4", *chain.options)
     assert (code, complaint in said) == (2, True), said
@@ -222,7 +222,7 @@ def test_a_result_that_cannot_be_signed_does_not_appear(sign, chain, tmp_path, m
 
 
 def test_a_full_disk_while_signing_leaves_nothing(sign, chain, tmp_path, monkeypatch):
-    """The limit is that of the unsigned file: the signed one is larger."""
+    """The limit is the size of the unsigned file; the signed one is larger."""
     from fommctl.provenance.signing import Signature
 
     signs = Signature.__call__
@@ -245,7 +245,7 @@ def test_keys_are_never_shown():
 
 @pytest.mark.slow
 def test_signing_and_verifying_take_little_memory_however_long_the_video_is(chain, tmp_path):
-    """45 MB in `mdat`: by itself the library would take as much for verifying, and twice as much for signing."""
+    """`mdat` has 45 MB: the library itself would need as much for verifying, and twice as much for signing."""
     video, script = tmp_path / "long.mov", tmp_path / "sign.py"
     with Writer(video, width=1280, height=720, rate=Fraction(25), codec="prores") as writer:
         noise = np.random.default_rng(1).integers(0, 255, (720, 1280, 3), dtype=np.uint8)

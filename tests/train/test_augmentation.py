@@ -1,4 +1,4 @@
-"""Augmentations against values by hand, colorsys, PIL and scikit-image, which the published code is made of."""
+"""Augmentations compared with values by hand, colorsys, PIL and scikit-image, on which the published code is based."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def picture(seed: int = 0, height: int = 16, width: int = 20) -> np.ndarray:
 
 
 def smooth(height: int = 64, width: int = 64) -> torch.Tensor:
-    """(1, 3, H, W): ramps and a soft spot, which resampling hardly changes."""
+    """Return (1, 3, H, W): ramps and a soft spot, which resampling hardly changes."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     spot = np.exp(-((x - 0.6) ** 2 + (y - 0.4) ** 2) / 0.02)
     return torch.from_numpy(np.stack((x, y, spot))[None].astype(np.float32))
@@ -46,7 +46,7 @@ def batch(pixels: np.ndarray) -> torch.Tensor:
 
 
 def levels(frames: torch.Tensor) -> np.ndarray:
-    """(H, W, 3) in [0, 255] of the only frame."""
+    """Return the only frame as (H, W, 3) in [0, 255]."""
     return (frames[0].permute(1, 2, 0) * 255).numpy()
 
 
@@ -74,7 +74,7 @@ def test_flips_change_both_frames_alike_and_never_both_ways() -> None:
         result = run(seed, flip_param={"horizontal_flip": True, "time_flip": True})
         name = next(name for name, expected in outcomes.items() if np.array_equal(result, expected))
         counts[name] += 1
-    # As published: half of the pairs go back in time, and half of the others are mirrored.
+    # As published, half of the pairs are reversed in time, and half of the others are mirrored.
     assert 80 <= counts["back in time"] <= 120
     assert 30 <= counts["mirrored"] <= 70
 
@@ -99,7 +99,7 @@ def test_colours_are_adjusted_as_pil_does(
     change: Callable[[torch.Tensor, float], torch.Tensor], reference: Any, factor: float
 ) -> None:
     expected = np.array(reference(Image.fromarray(picture())).enhance(factor), np.float32)
-    # PIL rounds grey to whole levels and cuts the result off to them.
+    # PIL rounds grey to whole levels and clips the result to them.
     np.testing.assert_allclose(levels(change(batch(picture()), factor)), expected, atol=1.6)
 
 
@@ -135,7 +135,7 @@ def test_brightness_factors_fill_their_range() -> None:
 
 
 def test_jitter_comes_in_any_order() -> None:
-    """The two differ where one of them cuts off what is too bright or too dark."""
+    """The two orders differ where one of them clips what is too bright or too dark."""
     pixels = batch(picture())
     params = AugmentationParams.model_validate({"jitter_param": {"brightness": 0.5, "contrast": 0.5}})
     orders = set()
@@ -198,7 +198,7 @@ def test_rotation_is_that_of_scikit_image(shape: tuple[int, int]) -> None:
     params = AugmentationParams.model_validate({"rotation_param": {"degrees": [17, 17]}})
     result = augment([frame], params, RANDOM(0))[0]
     expected = rotate(frame / 255, 17)
-    # Where the border falls between pixels, the two differ in how they fade to black.
+    # Where the border falls between pixels, the two fade to black differently.
     inner = rotate(np.pad(np.ones((shape[0] - 6, shape[1] - 6)), 3), 17) == 1
     np.testing.assert_allclose(result[inner], expected[inner], atol=1e-4)
     assert result[0, 0].tolist() == [0, 0, 0]
@@ -257,7 +257,7 @@ def test_rigid_motion_stays_in_its_bounds() -> None:
     for seed in range(50):
         x, y = moved(smooth(), params, RANDOM(seed))[0, :2, 32, 32].tolist()
         corners.append((abs(x - 0.508), abs(y - 0.508)))
-    # The centre moves by the shift alone, give or take what half a pixel is turned by.
+    # The centre moves by the shift alone, apart from the rotation of half a pixel.
     assert max(max(corner) for corner in corners) < 0.05 / 0.9 + 0.01
     assert max(corner[0] for corner in corners) > 0.035
 

@@ -1,4 +1,4 @@
-"""`fommctl train` as people run it: killed, stopped, gone on with, and its models used."""
+"""`fommctl train` as users run it: killed, stopped, resumed, and its models used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
     result = command_line.run_inside(*training_runs.arguments(config(training_clips, out, sets=LONG)))
     assert result.code == 0, result.stderr
@@ -62,10 +62,10 @@ def wait_for_lines(out: Path, count: int, process: ForkedCommand) -> None:
 
 
 @pytest.mark.slow
-def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
+def test_killed_then_stopped_a_run_continues_bit_for_bit(
     training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
 ) -> None:
-    """With other numbers of workers each time, which change nothing either."""
+    """Also with different numbers of workers, which change nothing."""
     own = config(training_clips, tmp_path / "run", sets=LONG, resume="auto")
     steps = random.randint(1, 8)
     with started(replace(own, workers=2)) as process:
@@ -74,7 +74,7 @@ def test_killed_then_stopped_a_run_goes_on_bit_for_bit(
         process.communicate()
     before = len((own.out / "metrics.jsonl").read_bytes().splitlines())
     with started(own) as process:
-        # Cut back to the last checkpoint first, at most two steps; then at least a new one.
+        # First cut back to the last checkpoint, at most two steps; then at least one new step.
         wait_for_lines(own.out, before + 1, process)
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=WAIT_S)
@@ -162,7 +162,9 @@ def test_all_that_a_run_writes_animates_and_can_be_exported_and_imported(
     assert "num_epochs: 6" in shown["preset_text"]
 
 
-def test_fine_tuning_tells_what_it_takes(training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run) -> None:
+def test_fine_tuning_reports_the_weights_that_it_uses(
+    training_clips: Path, whole: Path, tmp_path: Path, run_cli: Run
+) -> None:
     own = replace(config(training_clips, tmp_path / "run"), init_from=str(whole / "model.safetensors"))
     words = [*training_runs.arguments(own), "--init-from", str(own.init_from), "--max-steps", "1"]
     result = run_cli(*words)

@@ -48,7 +48,7 @@ def test_alone() -> None:
 
 
 @pytest.mark.parametrize("culprit", [0, 1])
-def test_an_error_is_told_once_and_ends_all(culprit: int) -> None:
+def test_an_error_is_reported_once_and_ends_all(culprit: int) -> None:
     def work(rank: int) -> Any:
         with join("cpu") as processes:
             processes.any(False)
@@ -58,14 +58,14 @@ def test_an_error_is_told_once_and_ends_all(culprit: int) -> None:
 
     answers = run_together(work)
     assert "InputError: no clip can be read" in answers.pop(culprit)
-    # With the first process goes the store, and with it may go the code.
+    # The store ends with the first process, and the code may be lost with it.
     assert answers[0] in ({1, 3} if culprit == 0 else {3})
 
 
 def test_an_error_before_the_group_is_up() -> None:
     def work(rank: int) -> Any:
         if rank == 1:
-            # Only this process computes on a device that it has not.
+            # Only this process uses a device that does not exist.
             with join("mps"):
                 pass
         with join("cpu"):
@@ -123,7 +123,7 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch, text: bytes) ->
 
 
 def test_a_master_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The first process waits for the others, says so, and ends."""
+    """The first process waits for the others, reports it, and ends."""
     monkeypatch.setattr(distributed, "MEETING", distributed.timedelta(seconds=1))
     monkeypatch.setattr(distributed, "ATTEMPT_S", 0)
     monkeypatch.setattr(distributed.atexit, "register", lambda *call: None)  # it would end pytest
@@ -137,9 +137,9 @@ def test_a_master_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 
 def step_of(processes: Processes, host: Host) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Losses of steps in double precision, and sums of all weights and statistics after them."""
+    """Return losses of steps in double precision, and sums of all weights and statistics after them."""
     preset = load_preset("smoke", host)
-    torch.manual_seed(processes.rank)  # parallel() makes the processes equal
+    torch.manual_seed(processes.rank)  # parallel() synchronises the processes
     backend: Any = host.find("backend", preset.backend).build(preset.model_params)
     modules = backend.modules()
     for module in modules.values():
@@ -188,7 +188,7 @@ def test_two_processes_learn_what_one_learns(host: Host) -> None:
         for expected, values in zip(losses, found, strict=True):
             # Rounded to single precision for the report.
             assert values == pytest.approx(expected, rel=1e-6)
-        # A bias before BatchNorm has no gradient but rounding, and Adam makes steps of that.
+        # A bias before BatchNorm has no gradient except rounding, which Adam turns into steps.
         assert weights == pytest.approx(sums, rel=1e-7)
 
 
@@ -204,7 +204,7 @@ def test_devices_that_all_would_share(name: str, message: str) -> None:
 
 
 def test_the_threads_of_the_group_end_with_it() -> None:
-    """One that is left meets the end of the interpreter: `terminate called without an active exception`."""
+    """A remaining thread would meet the end of the interpreter: `terminate called without an active exception`."""
 
     def work(_: int) -> set[str]:
         with join("cpu") as processes:

@@ -1,4 +1,4 @@
-"""What torchrun says in the environment."""
+"""The environment set by torchrun."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_torchrun() -> None:
         {},
         {"RANK": "0"},
         TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"},
-        # srun without torchrun: each task is a run of its own.
+        # srun without torchrun: each task is a separate run.
         {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
     ],
 )

@@ -1,4 +1,5 @@
-"""metrics.jsonl: what a line holds, and that a run that was cut and goes on writes what an uninterrupted one does."""
+"""metrics.jsonl: the content of a line, and that an interrupted and resumed run writes the same as an uninterrupted
+one."""
 
 import json
 import math

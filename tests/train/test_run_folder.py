@@ -1,4 +1,4 @@
-"""The folder of a run: what --out and --resume mean, what stays, and that files get into it whole."""
+"""The folder of a run: the meaning of --out and --resume, what is kept, and that files appear in it complete."""
 
 import logging
 import os
@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
 
 
 def damage(path: Path) -> None:
-    """Turn one bit of the weights over, as a failing disk does."""
+    """Flip one bit of the weights, like a failing disk."""
     data = bytearray(path.read_bytes())
     place = data.index(torch.arange(8).numpy().tobytes())
     data[place] ^= 1
@@ -108,7 +108,7 @@ def test_auto_starts_anew_where_a_run_was_killed_before_its_first_checkpoint(
     assert "no checkpoint yet" in caplog.text
 
 
-def test_auto_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_auto_refuses_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
     with pytest.raises(UsageError, match="contains no checkpoint"):
         open_run(tmp_path, "auto")
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Path, caplog: pyt
     assert "step-00001500.pt is damaged" in caplog.text
 
 
-def test_all_damaged_is_told_and_not_started_over(run: Path) -> None:
+def test_all_damaged_is_reported_and_not_started_over(run: Path) -> None:
     with pytest.raises(ModelError, match="every checkpoint"):
         open_run(run, "auto", readable=lambda path: False)
 
@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, opened: boo
 
 def test_a_disk_that_is_full_at_the_very_end_of_a_checkpoint(tmp_path: Path) -> None:
     def write(temporary: Path) -> None:
-        raise RuntimeError("basic_ios::clear: iostream error")  # as torch's archive writer says it
+        raise RuntimeError("basic_ios::clear: iostream error")  # the message of torch's archive writer
 
     with pytest.raises(OutputError, match="the disk is full"):
         write_atomically(tmp_path / "step-00000001.pt", write)

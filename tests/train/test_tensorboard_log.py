@@ -16,7 +16,7 @@ from fommctl.train.logs import TensorBoardLog
 
 
 def read(run: Path) -> EventAccumulator:
-    """What TensorBoard shows of a run."""
+    """Return the values of a run as TensorBoard reads them."""
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     return events

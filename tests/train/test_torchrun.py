@@ -24,7 +24,7 @@ WAIT_S = 120
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Coloured squares that move over a slope of grey."""
+    """Coloured squares that move over a grey gradient."""
     folder = tmp_path_factory.mktemp("clips")
     slope = np.linspace(0, 120, SIDE, dtype=np.uint8)[None, :, None].repeat(SIDE, 0).repeat(3, 2)
     for number in range(CLIPS):
@@ -46,7 +46,7 @@ def arguments(clips: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave torchrun nothing to say about threads."""
+    """Set the number of threads, so that torchrun prints no message about it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -57,7 +57,7 @@ def torchrun(*words: str) -> list[str]:
 
 
 def told_by_torchrun() -> list[dict[str, str]]:
-    """Return what torchrun tells each of two processes by their environment."""
+    """Return the environment that torchrun gives each of two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -66,7 +66,7 @@ def told_by_torchrun() -> list[dict[str, str]]:
 
 
 def own_lines(stderr: str) -> list[str]:
-    """Return what fommctl wrote, without the messages of torchrun and of torch."""
+    """Return fommctl's own lines, without messages of torchrun and torch."""
     launcher = "torch/distributed/"
     lines = [line for line in stderr.splitlines() if launcher not in line]
     return lines[: lines.index("Traceback (most recent call last):")] if "Traceback" in stderr else lines
@@ -82,7 +82,7 @@ def test_two_processes_give_the_losses_of_one(
     tmp_path: Path,
     run_cli: Callable[..., command_line.Result],
 ) -> None:
-    # Adam's first steps are as large as the learning rate even where a gradient is mere rounding: at a hundredth of
+    # Adam's first steps are as large as the learning rate even if a gradient is mere rounding: at a hundredth of
     # the preset's rates, runs that round differently stay together. At full rates they do so in double precision:
     # see the unit tests.
     slow = [f"train_params.lr_{name}=2e-6" for name in ("generator", "discriminator", "kp_detector")]
@@ -96,10 +96,10 @@ def test_two_processes_give_the_losses_of_one(
     (stdout, stderr), (other_stdout, other_stderr) = texts
     assert json.loads(stdout)["steps"] == 4
     assert not [line for line in own_lines(stderr) if not line.startswith("step ")]
-    # It may have been there before the first process, and says for whom it waits.
+    # It may have started before the first process, and says what it waits for.
     rest = [line for line in own_lines(other_stderr) if "process 1 of 2 waits for" not in line]
     assert (other_stdout, rest) == ("", [])
-    # One process goes on where two stopped.
+    # One process resumes where two stopped.
     on = run_cli(*arguments(clips, tmp_path / "two", "--max-steps", "6", "--resume", "auto", *slowly))
     assert on.code == 0, on.stderr
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -133,8 +133,8 @@ def test_a_signal_saves_and_ends_all(clips: Path, tmp_path: Path) -> None:
     assert stdout == ""
 
 
-def test_an_error_is_told_once(clips: Path, tmp_path: Path) -> None:
-    """By the first process; torchrun, in whose place the test is, ends the other one when the first has failed."""
+def test_an_error_is_reported_once(clips: Path, tmp_path: Path) -> None:
+    """By the first process; torchrun, which the test replaces, ends the other one when the first has failed."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "notes.txt").write_text("mine")

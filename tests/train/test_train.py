@@ -1,4 +1,4 @@
-"""Training runs: what they leave, how they end, and that a run goes on as if nothing had happened."""
+"""Training runs: their files, how they end, and that resumed runs equal uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(BaseException):
-    """Ends a run as a kill does: nothing that is not in a file already gets there."""
+    """Ends a run like a kill: nothing more is written to files."""
 
 
 def killed_after(last: int) -> Callable[[int], None]:
@@ -55,7 +55,7 @@ def killed_after(last: int) -> Callable[[int], None]:
 
 @pytest.fixture(scope="module")
 def whole(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Uninterrupted runs by recipe; that of `cosine` with pictures."""
+    """Uninterrupted runs by configuration; that of `cosine` has pictures."""
     root = tmp_path_factory.mktemp("whole")
     for name, sets in RECIPES.items():
         train(config(training_clips, root / name, sets=sets, pictures_every=2 if name == "cosine" else 0), load_host())
@@ -77,7 +77,7 @@ def test_what_a_run_leaves(whole: dict[str, Path]) -> None:
     assert names(out / "checkpoints") == ["best.pt", "epoch-0001.pt", "epoch-0002.pt", *last]
     assert names(out / "pictures") == ["00000001.png", "00000002.png", "00000004.png", "00000006.png"]
     with Image.open(out / "pictures" / "00000006.png") as picture:
-        # Source, driving, warped, mask, occlusion, prediction, difference; a row for each pair of the batch.
+        # Source, driving, warped, mask, occlusion, prediction, difference; one row per pair of the batch.
         assert picture.size == (7 * SIDE, LABEL_HEIGHT + 2 * SIDE)
         assert np.asarray(picture).std() > 10
     assert [path.stat().st_size > 1000 for path in (out / "tensorboard").iterdir()] == [True]
@@ -119,7 +119,7 @@ def test_the_finished_model_is_the_average_and_says_how_it_was_made(whole: dict[
     training = json.loads(model.metadata["training"])
     assert (training["steps"], training["epoch"], training["pairs"], training["seed"]) == (6, 2, 12, 0)
     assert training["validation_l1"] == lines(out)[-1]["validation_l1"]
-    # The checkpoint of a run is a model too, with the architecture and the weights of the finished one.
+    # A run's checkpoint is a model too, with the architecture and weights of the finished one.
     assert model.metadata["preset"] == (out / "preset.yaml").read_text()
     loaded = load_model(str(step_checkpoint(out, STEPS)), host)
     assert loaded.preset.text() == model.metadata["preset"]
@@ -127,13 +127,13 @@ def test_the_finished_model_is_the_average_and_says_how_it_was_made(whole: dict[
 
 
 @pytest.mark.parametrize(("recipe", "last", "workers"), [("cosine", 1, 0), ("cosine", 4, 2), ("milestones", 5, 0)])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+def test_a_killed_run_continues_as_if_nothing_had_happened(
     recipe: str, last: int, workers: int, training_clips: Path, whole: dict[str, Path], tmp_path: Path, host: Host
 ) -> None:
     own = config(training_clips, tmp_path / "run", sets=RECIPES[recipe], workers=workers, resume="auto")
     with pytest.raises(Killed):
         train(own, host, killed_after(last))
-    # As a kill in the middle of a line leaves it.
+    # As left by a kill in the middle of a line.
     with (own.out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "losses": {"gen')
     result = train(own, host)
@@ -166,7 +166,7 @@ def test_a_finished_run_has_nothing_to_do_and_stays_as_it_is(
     assert_as_uninterrupted(own.out, whole["cosine"])
 
 
-def test_a_longer_run_goes_on_from_another_ones_checkpoint(training_clips: Path, tmp_path: Path, host: Host) -> None:
+def test_a_longer_run_continues_from_another_ones_checkpoint(training_clips: Path, tmp_path: Path, host: Host) -> None:
     first = config(training_clips, tmp_path / "first", sets=MILESTONES, max_steps=4, seed=3)
     assert train(first, host).model == first.out / "model.safetensors"
     second = config(training_clips, tmp_path / "second", sets=MILESTONES, resume=str(first.out))
@@ -204,7 +204,8 @@ def test_a_second_signal_interrupts_at_once(
     def act(step: int) -> None:
         if step == 3:
             signal.raise_signal(signal.SIGTERM)
-            # The same one at once is an echo (a cluster signals all processes, and so does what launched them).
+            # The same signal immediately after is an echo (a cluster signals all processes, and so does their
+            # launcher).
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
@@ -216,7 +217,7 @@ def test_a_second_signal_interrupts_at_once(
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(training_clips: Path, tmp_path: Path, host: Host) -> None:
-    """As nohup does it."""
+    """As with nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         own = config(training_clips, tmp_path / "run", max_steps=2)
@@ -296,7 +297,7 @@ def test_a_worker_that_the_system_ends_is_no_bug(training_clips: Path, tmp_path:
         )
 
 
-def test_a_damaged_resume_file_is_told(
+def test_a_damaged_resume_file_is_reported(
     training_clips: Path, tmp_path: Path, host: Host, whole: dict[str, Path]
 ) -> None:
     content = torch.load(step_checkpoint(whole["cosine"], 3), weights_only=True)
@@ -323,7 +324,7 @@ def test_losses_that_are_no_numbers_end_the_run(training_clips: Path, tmp_path: 
     assert "max_grad_norm" in str(caught.value.hint)
     newest = names(own.out / "checkpoints")[-1]
     assert str(own.out / "checkpoints" / newest) in str(caught.value.hint)
-    # Reading it says so where a weight is no number.
+    # Reading reports a weight that is not a number.
     assert read_checkpoint(own.out / "checkpoints" / newest).groups
     assert all(np.isfinite(list(line["losses"].values())).all() for line in lines(own.out))
 
@@ -359,16 +360,16 @@ def test_a_seed_decides_everything(training_clips: Path, whole: dict[str, Path],
     assert all(first[name] != other[name] for name in first)
 
 
-def test_gradients_are_clipped_and_their_norms_told(training_clips: Path, tmp_path: Path, host: Host) -> None:
-    """The first step's norms are those before clipping; after it, the weights are others."""
+def test_gradients_are_clipped_and_their_norms_reported(training_clips: Path, tmp_path: Path, host: Host) -> None:
+    """The first step's norms are those before clipping; after it, the weights differ."""
     for name, sets in (("free", ()), ("clipped", ("train_params.max_grad_norm=1e-9",))):
         train(config(training_clips, tmp_path / name, sets=sets, max_steps=2), host)
     free, clipped = lines(tmp_path / "free"), lines(tmp_path / "clipped")
     norms = {f"norm_optimizer_{name}" for name in ("generator", "kp_detector", "discriminator")}
     assert norms <= set(free[0])
-    # But for the discriminator, which sees what the generator painted before its step: all is as it was.
+    # All is as before, except the discriminator, which sees a prediction made before its step.
     assert clipped[0] == free[0]
-    # So small, gradients vanish beside the epsilon of Adam.
+    # Gradients this small vanish next to Adam's epsilon.
     assert clipped[1]["losses"] != free[1]["losses"]
 
 

@@ -1,4 +1,4 @@
-"""The parts of a training run: schedule, average, state, landmarks, stopping, one step."""
+"""The parts of a training run: schedule, average, state, landmarks, stopping, a single step."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_inside_applied_the_networks_hold_the_average_and_get_their_own_weights_
 
 
 class Toy:
-    """y = weight x, trained by plain gradient descent in two phases, the second of which sees what the first made."""
+    """y = weight x, trained by plain gradient descent in two phases, the second of which receives the first one's
+    result."""
 
     def __init__(self) -> None:
         self.first, self.second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
@@ -130,7 +131,7 @@ class Toy:
             def forward(self, batch: TrainingBatch, generated: object) -> PhaseResult:
                 assert generated is None
                 painted = self.layer(batch.source.flatten()[:1])
-                # Leaves a gradient in the other network, which is not its own.
+                # Leaves a gradient in the other network, which is not part of this phase.
                 losses = {"a": (3 * painted).sum() + 0 * toy.second.weight.sum(), "b": painted.sum() / 2}
                 return PhaseResult(losses, painted.detach(), TrainingView(batch.source, batch.driving, batch.driving))
 

@@ -1,4 +1,4 @@
-"""The training phases of the First Order Motion Model: which losses there are, and what cannot be trained."""
+"""FOMM's training phases: their losses, and configurations that cannot be trained."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_likeness_of_keypoints_teaches_the_generator_alone(host: Host) -> No
     for name, values in before.items():
         plain.module.keypoint_detector.get_buffer(name).copy_(values)
     plain.module(batch(), None)
-    # Statistics are those of source and driving frames; the prediction leaves none.
+    # Statistics are those of source and driving frames, without the prediction.
     assert all(torch.equal(values, plain.module.keypoint_detector.get_buffer(name)) for name, values in after.items())
     result.losses["likeness"].backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in detector.parameters())
@@ -108,7 +108,7 @@ def test_the_generator_learns_in_its_own_phase_only(host: Host) -> None:
     loss.backward()
     assert all(parameter.grad is None for parameter in first.module.parameters())
     assert all(parameter.grad is not None for parameter in second.module.parameters())
-    # The phase registers just what it trains (and frozen networks), so that gradients can be exchanged.
+    # The phase registers only what it trains (and frozen networks), so that gradients can be exchanged.
     trained = {id(p) for optimiser in first.optimisers.values() for g in optimiser.param_groups for p in g["params"]}
     assert {id(parameter) for parameter in first.module.parameters() if parameter.requires_grad} == trained
 
@@ -116,7 +116,7 @@ def test_the_generator_learns_in_its_own_phase_only(host: Host) -> None:
 def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
     preset = load_preset("smoke", host)
     backend: Any = host.find("backend", "fomm").build(preset.model_params)
-    with pytest.raises(UsageError, match="an adversarial loss needs a discriminator") as caught:
+    with pytest.raises(UsageError, match="the adversarial loss needs a discriminator") as caught:
         phases(backend.keypoint_detector, backend.generator, None, preset.section("train_params"), None)
     assert "loss_weights.generator_gan=0" in str(caught.value.hint)
 
@@ -126,22 +126,22 @@ def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
     [
         (
             ["train_params.scales=[0.5]"],
-            "the discriminator judges the scale 1, which train_params.scales does not have",
+            "the discriminator uses the scale 1, which is not in train_params.scales",
         ),
         (["train_params.loss_weights.feature_matching=[10, 10]"], "feature_matching has 2 weights for 3 blocks"),
-        (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which scales has not"),
+        (["train_params.perceptual_scales=[1, 0.25]"], "perceptual_scales has 0.25, which is not in scales"),
         (["train_params.loss_weights.focus=1"], "guidance, spans and focus need train_params.guidance"),
         (["train_params.loss_weights.guidance=1"], "guidance, spans and focus need train_params.guidance"),
         (
             ["train_params.guidance={detector: any, points: [[0], [1]]}", "train_params.loss_weights.spans=1"],
-            "the loss of spans needs train_params.guidance.spans",
+            "the loss spans needs train_params.guidance.spans",
         ),
         (
             [
                 "train_params.guidance={detector: any, points: [[0], [1]], spans: [[0, 2]]}",
                 "train_params.loss_weights.spans=1",
             ],
-            "guidance.spans names point 2, there are 2",
+            "guidance.spans contains point 2, but there are only 2",
         ),
         (
             ["train_params.guidance={detector: any, points: [[0], [1], [2], [3], [4], [5]]}"],
@@ -149,7 +149,9 @@ def test_a_discriminator_is_needed_for_an_adversarial_loss(host: Host) -> None:
         ),
     ],
 )
-def test_what_cannot_be_trained_is_told_before_anything_starts(sets: list[str], message: str, host: Host) -> None:
+def test_configurations_that_cannot_be_trained_are_reported_before_the_start(
+    sets: list[str], message: str, host: Host
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         prepared(host, *sets)
     assert caught.value.exit_code == 2

@@ -1,4 +1,4 @@
-"""Before the first step: what a run cannot start with, what it starts from, and who hears of it."""
+"""Before the first step: configurations that are rejected, initial weights, and events."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def trained(training_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def refused(kind: type[FommctlError], out: Path, act: Callable[[], object]) -> FommctlError:
-    """The error, and that it left no folder."""
+    """Assert that the run is rejected without creating a folder, and return the error."""
     with pytest.raises(kind) as caught:
         act()
     assert not out.exists()
@@ -199,10 +199,10 @@ def test_a_detector_that_is_not_ready(training_clips: Path, tmp_path: Path, thir
     assert "expressions needs the detector of train_params.guidance" in error.message
 
 
-def test_a_run_starts_from_another_model_and_says_what_it_took(
+def test_a_run_starts_from_another_model_and_reports_the_weights_used(
     training_clips: Path, trained: Path, tmp_path: Path, host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also with --resume auto where there is nothing yet."""
+    """Also with --resume auto if there is no run yet."""
     sets = ("model_params.common_params.num_kp=4", "train_params.lr_generator=0", *MILESTONES)
     own = config(
         training_clips,
@@ -215,7 +215,7 @@ def test_a_run_starts_from_another_model_and_says_what_it_took(
     train(own, host)
     (told,) = [record.getMessage() for record in caplog.records if "tensors taken" in record.getMessage()]
     assert told.startswith(f"{step_checkpoint(trained, 2)}: ")
-    # What depends on the number of keypoints, by name.
+    # Tensors that depend on the number of keypoints, by name.
     anew = told.partition("these start anew: ")[2].split(", ")
     assert {"kp_detector/kp.weight", "kp_detector/kp.bias", "generator/dense_motion_network.mask.weight"} <= set(anew)
     assert not [name for name in anew if name.startswith("discriminator")]
@@ -243,7 +243,7 @@ def test_statistics_of_batch_norm_come_along(trained: Path, host: Host) -> None:
     statistics = [name for name in taken.taken if name.endswith("running_var")]
     assert statistics
     assert not torch.equal(given["generator"]["first.norm.running_var"], torch.ones(4))
-    # The finished model has no discriminator: it is told as one, not tensor by tensor.
+    # The finished model has no discriminator: it is reported as one, not tensor by tensor.
     assert (
         str(taken)
         == f"{len(taken.taken)} of {len(taken.taken + taken.left)} tensors taken; these start anew: discriminator"

@@ -1,4 +1,4 @@
-"""Training pairs and their batches: what is drawn, that it is always the same, and how workers end."""
+"""Training pairs and their batches: how they are drawn, that this is deterministic, and how workers end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ IDENTITIES = ("ann", "ann", "bob", "cid", "dee")
 
 
 def frame(clip: int, index: int) -> np.ndarray:
-    """Red tells the clip, green the frame."""
+    """Return a frame whose red encodes the clip and whose green encodes the frame."""
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     picture[..., 0], picture[..., 1] = 20 * clip + 10, 20 * index + 10
     picture[: SIDE // 2, : SIDE // 2, 2] = 200
@@ -46,14 +46,14 @@ def frame(clip: int, index: int) -> np.ndarray:
 
 
 def told(picture: torch.Tensor) -> tuple[int, int]:
-    """Clip and frame of a (3, H, W) picture, by its middle."""
+    """Return clip and frame encoded in the middle of a (3, H, W) picture."""
     red, green = (picture[:2, SIDE // 2, SIDE // 2] * 255).round().int().tolist()
     return (red - 10) // 20, (green - 10) // 20
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five clips of four identities in train, two stills beside them, one clip in test."""
+    """Five training clips of four identities, two stills next to them, one test clip."""
     for number, identity in enumerate(IDENTITIES):
         write_frames(tmp_path / "train" / f"{identity}#{number}", [frame(number, index) for index in range(FRAMES)])
     write_frames(tmp_path / "test" / "eve#0", [frame(0, index) for index in range(FRAMES)])
@@ -87,7 +87,7 @@ def test_a_pair_is_two_frames_of_one_clip_in_the_order_of_time(folder: Path) -> 
         assert first <= second
         assert item["draw"] == draw
         seen.add((first, second))
-    # As published, with replacement: also a frame with itself.
+    # As published, with replacement: a frame may be paired with itself.
     assert seen == {(first, second) for second in range(FRAMES) for first in range(second + 1)}
 
 
@@ -144,7 +144,7 @@ def test_more_candidates_give_pairs_farther_apart(folder: Path) -> None:
         items = [pairs[draw] for draw in range(200)]
         return float(np.mean([told(item["driving"])[1] - told(item["source"])[1] for item in items]))
 
-    # Of two uniform numbers of six the range is 35/18 on average; of four, sum over k of 1 - (k/6)^4 - (1 - k/6)^4.
+    # The range of two uniform numbers of six is 35/18 on average; of four, sum over k of 1 - (k/6)^4 - (1 - k/6)^4.
     expected = sum(1 - (k / 6) ** 4 - (1 - k / 6) ** 4 for k in range(1, 6))
     assert gap(2) == pytest.approx(35 / 18, abs=0.25)
     assert gap(4) == pytest.approx(expected, abs=0.25)
@@ -221,7 +221,7 @@ def test_landmarks_are_found_in_the_final_frames(folder: Path) -> None:
 
 
 class Opening:
-    """A detector: two landmarks as far apart as the frame's number says, and a third; none in the first two frames."""
+    """A detector: two landmarks whose distance encodes the frame, and a third; none in the first two frames."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -301,7 +301,7 @@ def everything(folder: Path, **options: Any) -> TrainingPairs:
 
 @pytest.fixture
 def reference(folder: Path) -> list[dict[str, torch.Tensor]]:
-    """Seven steps of four pairs, from two epochs and a half: ten pairs make two steps."""
+    """Seven steps of four pairs, from two and a half epochs: ten pairs make two steps."""
     return list(batches(everything(folder, cache_bytes=0), batch_size=4, first_step=0, steps=7))
 
 
@@ -320,7 +320,7 @@ def test_processes_share_the_batch(folder: Path, reference: list[dict[str, torch
         assert same({key: torch.cat((first[key], second[key])) for key in first}, whole)
 
 
-def test_a_run_goes_on_where_it_stopped(folder: Path, reference: list[dict[str, torch.Tensor]]) -> None:
+def test_a_run_continues_where_it_stopped(folder: Path, reference: list[dict[str, torch.Tensor]]) -> None:
     found = list(batches(everything(folder), batch_size=4, first_step=3, steps=4))
     assert all(same(one, other) for one, other in zip(found, reference[3:], strict=True))
 
@@ -347,7 +347,9 @@ def test_the_random_state_of_the_run_is_left_alone(workers: int, folder: Path) -
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_lost_clip_is_told_once_and_replaced(workers: int, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_clip_is_reported_once_and_replaced(
+    workers: int, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole, broken = make(folder, repeats=4), make(folder, repeats=4)
     shutil.rmtree(folder / "train" / "cid#3")
     with caplog.at_level(logging.WARNING):
@@ -394,7 +396,7 @@ def test_frames_in_memory_are_those_of_the_file_and_are_read_twice(
 
     monkeypatch.setattr(random_access, "read_frames", spy)
     assert all(same(cached[draw], item) for draw, item in enumerate(expected))
-    # Once for the first pair that wants some of the frames, once for the second, which keeps them all.
+    # Once for the first pair that needs some of the frames, once for the second, which keeps them all.
     assert len(set(read)) == 7
     assert max(read.count(path) for path in read) == 2
     batch = next(batches(cached, batch_size=4, first_step=0, workers=1))

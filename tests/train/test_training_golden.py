@@ -35,15 +35,15 @@ class Agreement:
     """How closely two steps agree with the recorded ones."""
 
     second_losses: float
-    """Relative, after the first step."""
+    """Relative tolerance after the first step."""
     largest: float
-    """Absolute, of any element after both steps."""
+    """Absolute tolerance of any element after both steps."""
     within: float
     """Share of the elements that agree to ABSOLUTE."""
 
 
 SINGLE = pytest.param(torch.float32, Agreement(RELATIVE, ABSOLUTE, 1), id="single")
-# A step the other way is two learning rates off, and all else may be off as usual.
+# A step in the opposite direction differs by two learning rates, besides the usual tolerance.
 DOUBLE = pytest.param(torch.float64, Agreement(5e-3, 2 * RATE + ABSOLUTE, 0.97), id="double")
 
 
@@ -109,7 +109,7 @@ def test_two_steps_match_the_published_procedure(
 
 
 def test_adam_forgets_as_published(host: Host, recorded: Recorded) -> None:
-    """Two steps move too little for the recorded values to tell."""
+    """The recorded values do not show it: two steps change too little."""
     _, step, _ = start(host, recorded, torch.float32)
     assert [
         (group["betas"], group["lr"]) for optimiser in step.optimisers.values() for group in optimiser.param_groups

@@ -1,4 +1,4 @@
-"""The picture grid of a training run: what lies where, and in which colour."""
+"""The picture grid of a training run: positions and colours."""
 
 import dataclasses
 from pathlib import Path
@@ -32,7 +32,7 @@ def cell(grid: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def shades(grid: np.ndarray, row: int = 0) -> list[list[int]]:
-    """The colour in the middle of each cell of a row."""
+    """Return the colour in the middle of each cell of a row."""
     return [cell(grid, row, number)[SIDE // 2, SIDE // 2].tolist() for number in range(grid.shape[1] // SIDE)]
 
 
@@ -88,7 +88,7 @@ def test_what_the_model_computes_on_the_way_has_columns() -> None:
 def test_the_published_colours() -> None:
     colours = np.round(rainbow(10)).astype(int).tolist()
     assert colours[0] == [255, 0, 41], "matplotlib: gist_rainbow(0)"
-    # A fifth along lies between red at 0.030 and yellow at 0.215: (0.2 - 0.03) / 0.185 of the way.
+    # A fifth is between red at 0.030 and yellow at 0.215: (0.2 - 0.03) / 0.185 of the way.
     assert colours[2] == [255, round(255 * 0.17 / 0.185), 0]
     assert colours[4] == [0, 255, 0]
     assert len({tuple(colour) for colour in colours}) == 10
