@@ -46,8 +46,7 @@ def test_no_box_shows_where_the_model_has_shifted_the_colours(astronaut):
 
     def step(result: np.ndarray) -> float:
         """Return the largest difference from the source in a band of five pixels inside the square, the median along
-        it: what
-        flat background shows, not the detail of hair that the model has lost."""
+        it: what flat background shows, not the detail of hair that the model has lost."""
         difference = (result.astype(float) - astronaut)[25:203, 139:317].mean(2)
         bands = [difference[5:10], difference[-10:-5], difference[:, 5:10], difference[:, -10:-5]]
         return max(abs(np.median(band)) for band in bands)
