@@ -18,7 +18,7 @@ import sys
 import tempfile
 import tomllib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -97,8 +97,9 @@ class Plugin:
     """Versions of fommctl that its distribution depends on; None where it names none, `` for any."""
     problems: list[str] = field(default_factory=list)
     traceback: str | None = None
+    hooks: dict[str, list[pluggy.HookImpl]] = field(default_factory=dict)
+    """The plugin's implementations by the name of the hook; empty until it is loaded."""
     _specs: dict[str, list[Any]] = field(default_factory=dict)
-    _loaded: bool = False
 
     def __str__(self) -> str:
         return f"plugin {self.entry.name!r} ({self.entry.value}) of {self.distribution}"
@@ -121,36 +122,24 @@ class Plugin:
         try:
             with _stdout_to_stderr():
                 loaded = self.entry.load()
-                self.manager.register(loaded, self._key)
-                self._loaded = True
-                self._report_misspelt(loaded)
+                key = f"{self.distribution} {self.entry.name}"
+                self.manager.register(loaded, key)
+                for caller in self.manager.get_hookcallers(loaded) or []:
+                    own = [each for each in reversed(caller.get_hookimpls()) if each.plugin_name == key]
+                    self.hooks[caller.name] = own
+                    if not caller.has_spec() and not all(each.optionalhook for each in own):
+                        self.report(f"unknown hook {caller.name}{did_you_mean(caller.name, HOOKS)}")
+                for name in sorted(set(HOOKS).intersection(dir(loaded)).difference(self.hooks)):
+                    self.report(f"{name} is not marked with @hookimpl")
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self.report(f"does not load: {describe(error)}", error)
 
-    def _report_misspelt(self, loaded: object) -> None:
-        callers = self.manager.get_hookcallers(loaded) or []
-        for caller in callers:
-            own = [hook for hook in caller.get_hookimpls() if hook.plugin_name == self._key]
-            if not caller.has_spec() and not all(hook.optionalhook for hook in own):
-                self.report(f"unknown hook {caller.name}{did_you_mean(caller.name, HOOKS)}")
-        for name in sorted(set(HOOKS).intersection(dir(loaded)).difference(caller.name for caller in callers)):
-            self.report(f"{name} is not marked with @hookimpl")
-
-    @property
-    def _key(self) -> str:
-        return f"{self.distribution} {self.entry.name}"
-
-    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
-        if not self._loaded:
-            return []
-        found = getattr(self.manager.hook, hook).get_hookimpls()
-        return [each for each in reversed(found) if each.plugin_name == self._key]
-
-    def _ask(self, hook: str, **arguments: Any) -> list[Any]:
+    def ask(self, hook: str, **arguments: Any) -> list[Any]:
         """Call this plugin's own implementations of a hook, so that no plugin can stop, wrap or reorder another's."""
-        answers = [each.function(*(arguments[name] for name in each.argnames)) for each in self._implementations(hook)]
+        own = self.hooks.get(hook, ())
+        answers = [each.function(*(arguments[name] for name in each.argnames)) for each in own]
         return [answer for answer in answers if answer is not None]
 
     def specs(self, kind: str) -> list[Any]:
@@ -168,7 +157,7 @@ class Plugin:
 
     def _valid(self, kind: str) -> Iterator[Any]:
         hook = f"fommctl_{kind}s"
-        for offered in self._ask(hook):
+        for offered in self.ask(hook):
             if not isinstance(offered, Iterable):
                 self.report(f"{hook} returned {type_name(offered)}, not several {SPEC_TYPES[kind].__name__}")
                 continue
@@ -179,35 +168,12 @@ class Plugin:
                 else:
                     self.report(f"{hook}: {fault}")
 
-    def notify(self, hook: str, event: StageEvent) -> None:
-        """Pass an event to the plugin's listeners; a failure is only a warning."""
-        try:
-            with _stdout_to_stderr():
-                self._ask(hook, event=event)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            logger.warning("%s: %s failed: %s", self, hook, describe(error))
-
-    def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
-        """Return the plugin's filters for the finished frames of this run.
-
-        A failure, here or in a filter, is raised as a FommctlError that names the plugin.
-        """
-        with _failures_named(self, "frame filter"):
-            return [_named(self, each) for each in self._ask("fommctl_frame", event=event)]
-
-    def square_filters(self, event: StageEvent) -> list[SquareFilter]:
-        """Return the plugin's filters for the animated squares of this run; failures are raised as in
-        `frame_filters`."""
-        with _failures_named(self, "square filter"):
-            return [_named_square(self, each) for each in self._ask("fommctl_square", event=event)]
-
     def info(self) -> PluginInfo:
         """Describe the plugin, with everything that it registers."""
         registers = {kind: tuple(spec.name for spec in self.specs(kind)) for kind in SPEC_TYPES}
-        own = [hook for hook in HOOKS if self._implementations(hook)]
-        registers["hook"] = tuple(hook for hook in own if hook.removeprefix("fommctl_")[:-1] not in SPEC_TYPES)
+        registers["hook"] = tuple(
+            hook for hook in HOOKS if hook in self.hooks and hook.removeprefix("fommctl_")[:-1] not in SPEC_TYPES
+        )
         return PluginInfo(
             name=self.entry.name,
             distribution=self.distribution,
@@ -281,6 +247,7 @@ class Host:
 
     def __init__(self, plugins: Iterable[Plugin], warnings: Iterable[str] = ()) -> None:
         self._plugins = tuple(plugins)
+        self._offered: dict[str, dict[str, list[tuple[Plugin, Any]]]] = {}
         self.warnings = tuple(warnings)
         """Warnings about the host itself, not one plugin: unknown names in FOMMCTL_PLUGINS."""
 
@@ -381,31 +348,56 @@ class Host:
 
     def started(self, event: StageEvent) -> None:
         """Notify every plugin that a stage begins."""
-        for plugin in self._plugins:
-            plugin.notify("fommctl_stage_started", event)
+        self._notify("fommctl_stage_started", event)
 
     def finished(self, event: StageEvent) -> None:
         """Notify every plugin that a stage has succeeded."""
+        self._notify("fommctl_stage_finished", event)
+
+    def _notify(self, hook: str, event: StageEvent) -> None:
+        """Pass an event to the listeners; a failure is only a warning."""
         for plugin in self._plugins:
-            plugin.notify("fommctl_stage_finished", event)
+            if hook not in plugin.hooks:
+                continue
+            try:
+                with _stdout_to_stderr():
+                    plugin.ask(hook, event=event)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                logger.warning("%s: %s failed: %s", plugin, hook, describe(error))
 
     def frame_filters(self, event: StageEvent) -> list[FrameFilter]:
         """Return all plugins' filters for the finished frames of this run, in the order of `plugins`.
 
         A failure, here or in a filter, is raised as a FommctlError that names the plugin.
         """
-        return [each for plugin in self._plugins for each in plugin.frame_filters(event)]
+        found: list[FrameFilter] = []
+        for plugin in self._plugins:
+            if "fommctl_frame" in plugin.hooks:
+                with _failures_named(plugin, "frame filter"):
+                    found += [_named(plugin, each) for each in plugin.ask("fommctl_frame", event=event)]
+        return found
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
         """Return all plugins' filters for the animated squares of this run, as `frame_filters` does for frames."""
-        return [each for plugin in self._plugins for each in plugin.square_filters(event)]
+        found: list[SquareFilter] = []
+        for plugin in self._plugins:
+            if "fommctl_square" in plugin.hooks:
+                with _failures_named(plugin, "square filter"):
+                    found += [_named_square(plugin, each) for each in plugin.ask("fommctl_square", event=event)]
+        return found
 
-    def _offers(self, kind: str) -> dict[str, list[tuple[Plugin, Any]]]:
+    def _offers(self, kind: str) -> Mapping[str, Sequence[tuple[Plugin, Any]]]:
+        """Return the plugins and specs of a kind by name; the plugins are asked once."""
+        if kind in self._offered:
+            return self._offered[kind]
         offers: dict[str, list[tuple[Plugin, Any]]] = {}
         for plugin in self._plugins:
             for spec in plugin.specs(kind):
                 for name in {spec.name, *getattr(spec, "aliases", ())}:
                     offers.setdefault(name, []).append((plugin, spec))
+        self._offered[kind] = offers
         return offers
 
     def _unique(self, kind: str) -> dict[str, Any]:

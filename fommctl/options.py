@@ -199,12 +199,22 @@ def configuration(cls: type[T]) -> type[T]:
     @functools.wraps(checked)
     def init(self: Any, **values: Any) -> None:
         known = option_fields(made)
-        absurd = {name: error for name, value in values.items() if (error := _absurd(known.get(name), value))}
+        absurd: dict[str, UsageError] = {}
+        sensible: dict[str, Any] = {}
+        for name, value in values.items():
+            field = known.get(name)
+            if (error := _absurd(field, value)) is not None:
+                absurd[name] = error
+            elif field is not None and field.many and field.reads is None and isinstance(value, str | Path):
+                # One text or path stands for a list of one.
+                sensible[name] = (value,)
+            else:
+                sensible[name] = value
         try:
-            checked(self, **{name: _prepared(known.get(name), values[name]) for name in values if name not in absurd})
+            checked(self, **sensible)
             problems = [*absurd.values()] or list(getattr(self, "conflicts", tuple)())
-        except ValidationError as error:
-            problems = _problems(made, error, absurd)
+        except ValidationError as invalid:
+            problems = _problems(made, invalid, absurd)
         if problems:
             raise together(problems)
 
@@ -368,11 +378,6 @@ def _plain(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) is tuple:
         return _plain(get_args(annotation)[0])[0], True
     return annotation, False
-
-
-def _prepared(field: OptionField | None, value: Any) -> Any:
-    one = field is not None and field.many and field.reads is None
-    return (value,) if one and isinstance(value, str | Path) else value
 
 
 def _absurd(field: OptionField | None, value: Any) -> UsageError | None:

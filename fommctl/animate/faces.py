@@ -13,7 +13,7 @@ from fommctl.animate.config import AnimateConfig, parse_map
 from fommctl.animate.engine import Engine
 from fommctl.animate.inputs import AnimationInputs, driving_shots, face_detector, on_black
 from fommctl.animate.motion import Motion, count_motions
-from fommctl.animate.plan import AnimationPlan, InputFiles, load_motion, plan_animation, resolve
+from fommctl.animate.plan import AnimationPlan, InputFiles, check_outputs, load_motion, plan_animation, resolve
 from fommctl.animate.recording import warn
 from fommctl.detection.choice import LARGEST
 from fommctl.detection.search import detect_in_tiles
@@ -62,6 +62,7 @@ def plan_faces(
 ) -> tuple[AnimationPlan, Clip | list[Motion]]:
     """Plan all faces to be animated, see `plan_animation`. Returns the plan, and the driving video or one motion per
     face."""
+    remarks = check_outputs(config)
     configs = one_by_one(config, engine, driving)
     if len(configs) > 1 and config.source_video:
         raise UsageError("--source-video animates one face", "Choose one by its number (--face).")
@@ -72,16 +73,21 @@ def plan_faces(
         plan_animation(each, engine, motions[number] if motions else driving, files)
         for number, each in enumerate(configs)
     ]
-    return together(plans, config), motions or driving  # type: ignore[return-value]  # no motions: it is a clip
+    return together(plans, config, remarks), motions or driving  # type: ignore[return-value]  # no motions: it is a clip
 
 
-def together(plans: Sequence[AnimationPlan], config: AnimateConfig) -> AnimationPlan:
-    """Merge the plans of all faces into one.  config: the options that asked for all faces, for the sidecar."""
-    first, notes = plans[0], tuple(dict.fromkeys(note for plan in plans for note in plan.warnings))
+def together(plans: Sequence[AnimationPlan], config: AnimateConfig, remarks: Sequence[str]) -> AnimationPlan:
+    """Merge the plans of all faces into one, and log its warnings.
+
+    config: the options that asked for all faces, for the sidecar.  remarks: warnings of `check_outputs`.
+    """
+    first = plans[0]
+    notes = tuple(dict.fromkeys([*remarks, *(note for plan in plans for note in plan.warnings)]))
     warn(notes)
-    asked = {name: getattr(config if len(plans) > 1 else first.config, name) for name in _FACES}
-    others = tuple(plan.inputs for plan in plans[1:])
-    return replace(first, config=replace(first.config, **asked), others=others, warnings=notes)
+    if len(plans) == 1:
+        return replace(first, warnings=notes)
+    asked = replace(first.config, **{name: getattr(config, name) for name in _FACES})
+    return replace(first, config=asked, others=tuple(plan.inputs for plan in plans[1:]), warnings=notes)
 
 
 def _in_source(config: AnimateConfig, engine: Engine) -> int:

@@ -98,13 +98,6 @@ class AnimationInputs:
         return () if found is None else found.all_boxes
 
     @property
-    def source_width(self) -> int:
-        """Width of the animated part of the source, in pixels."""
-        if self.turned is not None:
-            return round(self.turned.side)
-        return self.picture.pixels.shape[1] if self.source_box is None else round(self.source_box.width)
-
-    @property
     def full(self) -> NDArray[np.uint8]:
         """The animated part of the source, laid over black, at its own resolution."""
         return _full(on_black(self.picture), self.source_box, self.turned, mirrored=self.mirrored)
@@ -167,7 +160,7 @@ def find_inputs(
         squares=(found.source, *found.views),
         room=None
         if found.source is None or turned is not None or config.as_published
-        else room_in(found.source, *pixels.shape[1::-1]),
+        else room_in(found.source, pixels.shape[1]),
         film=filmed,
         warnings=(
             *_several(config, found),
@@ -313,21 +306,19 @@ def _search(
         return replace(nothing, shots=shots, detector=spec.name)
 
     def found_in(picture: NDArray[np.uint8], path: Path, face: str = LARGEST) -> Crop:
-        found = boxed(picture, path, face)
+        if config.as_published:
+            # A clip whose subject moves far has a wider square: give the source the same room to move.
+            width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
+            found = crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
+        else:
+            width = config.source_width or framing.width
+            moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
+            found = source_crop(picture, detector, width, moves, subject=subject, name=path.name, face=face)
         landmarks = found.subject.landmarks
         if framing.source is None or config.source_width or landmarks is None:
             return found
         turned = square_around(framing.source, landmarks)
         return found if turned is None else replace(found, box=bounds(turned), turned=turned)
-
-    def boxed(picture: NDArray[np.uint8], path: Path, face: str) -> Crop:
-        if not config.as_published:
-            width = config.source_width or framing.width
-            moves = excursions(shots, config.head_motion or 0.0) if config.motion != "absolute" else []
-            return source_crop(picture, detector, width, moves, subject=subject, name=path.name, face=face)
-        # A clip whose subject moves far has a wider square: give the source the same room to move.
-        width = framing.width if not shots else min(framing.width, max(shots[0].width, LOOSEST * framing.width))
-        return crop_in_picture(picture, detector, width, subject=subject, name=path.name, face=face)
 
     return _Found(
         None if pixels is None else found_in(pixels, config.source, config.face),

@@ -76,14 +76,9 @@ class DrivingFraming:
             return self.shots[0].box
         return self.box
 
-    @property
-    def starts(self) -> tuple[Fraction, ...]:
-        """Times (seconds) at which the shots begin, -1 for the first; at least one."""
-        return tuple(shot.start for shot in self.shots) or (Fraction(-1),)
-
     def number_at(self, moment: Fraction) -> int:
-        """Return the index of the shot at this time."""
-        return max(0, bisect.bisect_right(self.starts, moment) - 1)
+        """Return the index of the shot at this time; 0 if no subject was searched for."""
+        return max(0, bisect.bisect_right(self.shots, moment, key=lambda shot: shot.start) - 1)
 
     def present(self, moment: Fraction) -> bool:
         """Return whether the subject is visible at this time."""

@@ -233,7 +233,6 @@ class AnimationPlan:
 @contextmanager
 def open_driving(config: AnimateConfig, engine: Engine) -> Iterator[Clip | Motion]:
     """Open the driving video, or read a motion file given in its place. Raises InputError, ModelError or UsageError."""
-    check_outputs(config)
     if is_motion_file(config.driving):
         yield load_motion(config, engine)
     elif (own := engine.family.read_motion(config.driving)) is not None:
@@ -285,12 +284,12 @@ def plan_animation(
     squares: Squares | None = None,
     filmed: DrivingFraming | None = None,
 ) -> AnimationPlan:
-    """Plan the animation of one face. Raises UsageError, InputError, OutputError, ModelError or MissingError.
+    """Plan the animation of one face, whose outputs were checked by `check_outputs`. Raises UsageError, InputError,
+    ModelError or MissingError.
 
     driving: from `open_driving`; a clip's start and end are set here.  files: from `input_files`, called before
     `open_driving`.  squares, filmed: see `find_inputs`.
     """
-    remarks = check_outputs(config)
     config = resolve(config, engine.model.preset, engine.family)
     options = engine.options(config.options)
     check_views(engine.family, len(config.views))
@@ -311,7 +310,6 @@ def plan_animation(
         about_sound += _about_motion(config, driving, engine, context.motion)
     plan = AnimationPlan(config, inputs, sound, files)
     notes = (
-        *remarks,
         *_about_driving(plan),
         *about_sound,
         *inputs.warnings,

@@ -66,7 +66,8 @@ class ReferenceFinder:
         self._poses: list[tuple[Reference, Points]] = []
         """Candidates in the current shot, with their keypoints."""
         self._due = Fraction(0)
-        self._nearest = {shot: self._by_landmarks(shot) for shot in range(len(self._driving.starts)) if self._auto}
+        shots = range(max(1, len(self._driving.shots))) if self._auto else ()
+        self._nearest = {shot: self._by_landmarks(shot) for shot in shots}
         info = plan.info
         self._rate = min(SEARCH_RATE, SEARCH_FRAMES / info.duration) if info.duration else SEARCH_RATE
         if self._auto and not source.points().shape[1] and None in self._nearest.values():
@@ -75,7 +76,7 @@ class ReferenceFinder:
     @property
     def at_once(self) -> bool:
         """Whether the reference of each shot is known from its first frame on."""
-        starts = [Fraction(0), *self._driving.starts[1:]]
+        starts = [Fraction(0), *(shot.start for shot in self._driving.shots[1:])]
         return not self._auto and self._number in (None, 0) and all(map(self._driving.present, starts))
 
     def take(self, frame: DrivingFrame) -> int:
@@ -91,8 +92,7 @@ class ReferenceFinder:
             self._seen.setdefault(shot, here)
         if self._count == self._number:
             self._numbered = shot, here
-            for each in self._first:
-                self._settle(each)
+            self._settle()
         self._count += 1
         if self._auto:
             self._compare(shot, frame, here)
@@ -108,8 +108,6 @@ class ReferenceFinder:
                 f"--best-frame {self._number} is beyond the end", f"Frames are numbered 0 to {self._count - 1}."
             )
         self._end(self._shot)
-        for shot in self._first:
-            self._settle(shot)
 
     def _end(self, shot: int) -> None:
         """Choose the reference of a shot whose last frame was processed."""
@@ -120,14 +118,15 @@ class ReferenceFinder:
             self._log(shot, "the model's keypoints")
         self._poses.clear()
         if self._number is None or self._numbered is not None:
-            for each in self._first:
-                self._settle(each)
+            self._settle()
 
-    def _settle(self, shot: int) -> None:
-        first = self._seen.get(shot, self._first[shot])
-        if self._numbered is not None and self._numbered[0] == shot:
-            first = self._numbered[1]
-        self.found.setdefault(shot, first)
+    def _settle(self) -> None:
+        """Give every shot that has begun its reference, except those that have one."""
+        for shot, first in self._first.items():
+            if self._numbered is not None and self._numbered[0] == shot:
+                self.found.setdefault(shot, self._numbered[1])
+            else:
+                self.found.setdefault(shot, self._seen.get(shot, first))
 
     def _compare(self, shot: int, frame: DrivingFrame, here: Reference) -> None:
         wanted = self._nearest[shot]

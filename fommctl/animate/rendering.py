@@ -161,7 +161,8 @@ class RenderSession:
             openings=openings_of(engine.model.preset, config),
         )
         # A source square of fewer pixels than the model's frame has no detail to add.
-        finer = inputs.source_width > inputs.size[0] and inputs.turned is None and isinstance(renderer, FlowRenderer)
+        width = inputs.picture.pixels.shape[1] if inputs.source_box is None else round(inputs.source_box.width)
+        finer = width > inputs.size[0] and inputs.turned is None and isinstance(renderer, FlowRenderer)
         self._composed = partial(
             PlateComposer if plan.deep else Composer,
             reconstruction=HostPixels(renderer.render(context, context.motion)).array()[0],
@@ -300,7 +301,7 @@ class Stage:
         """Return the driving motion of all faces, from the video or from motions.  keep: see `DrivingMotion`."""
         return DrivingMotion(
             driving,
-            [face.inputs.driving for face in self.plan.faces],
+            [session.plan.inputs.driving for session in self.sessions],
             self.plan.inputs.size,
             [session.detector for session in self.sessions],
             kind=self.engine.family.motion(),

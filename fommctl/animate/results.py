@@ -96,7 +96,7 @@ def open_results(session: RenderSession, first: TimedFrame) -> Results:
     first: first frame of the result. With --frames, time 0 and the sound begin with this frame, otherwise with --start.
     """
     plan, composer, config, info = session.plan, session.composer, session.plan.config, session.plan.info
-    model = session.engine.model
+    model, (width, height) = session.engine.model, composer.canvas
     offset = Fraction(0) if config.frames is None else first.presentations[0].time
     signature = _signature(session)
     of_all: dict[str, Any] = {
@@ -109,8 +109,8 @@ def open_results(session: RenderSession, first: TimedFrame) -> Results:
     }
     writer = Writer(
         config.result_path,
-        width=composer.canvas[0],
-        height=composer.canvas[1],
+        width=width,
+        height=height,
         alpha=composer.alpha,
         deep=plan.deep,
         audio=[replace(source, origin=source.origin + offset) for source in plan.sound],

@@ -336,6 +336,6 @@ def _stats(stage: Stage, began: float, warnings: Sequence[str]) -> RenderStats:
 def _collected(source: DrivingMotion, stage: Stage) -> list[Motion]:
     engine = stage.engine
     return [
-        Motion.of(frames, face.inputs.driving, family=engine.family.name, model=engine.model.name)
-        for frames, face in zip(source.frames, stage.plan.faces, strict=True)
+        Motion.of(frames, session.plan.inputs.driving, family=engine.family.name, model=engine.model.name)
+        for frames, session in zip(source.frames, stage.sessions, strict=True)
     ]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fommctl.animate import run as animate
 from fommctl.animate.animator import Animator
 from fommctl.animate.config import AnimateConfig
-from fommctl.animate.detecting import BATCH_ON_CPU, BATCH_ON_GPU
+from fommctl.animate.detecting import usual_batch_size
 from fommctl.api.protocols import Backend, Renderer
 from fommctl.bench.config import FRAMES, BenchConfig
 from fommctl.host import Host, load_host
@@ -126,7 +126,7 @@ def run(
     resolve_precision(config.precision, device)
     host = load_host() if host is None else host
     preset = load_preset(config.preset, host, sets=config.sets)
-    batch_size = config.batch_size or (BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU)
+    batch_size = config.batch_size or usual_batch_size(device)
     modules = _fresh_backend(preset, host, config.seed).modules()
     chosen = choose_precision(config.precision, device, modules)
     # Measured in a new process, so that only this path counts, and first, while this process is small.

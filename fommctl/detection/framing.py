@@ -387,8 +387,8 @@ def source_crop(
     return Crop(placed.shifted(x, y), len(boxes), found.score, found, number, boxes)
 
 
-def room_in(found: Crop, width: int, height: int) -> Room:
-    """Return how far the subject may move in its square, in a picture of this size (pixels).
+def room_in(found: Crop, width: int) -> Room:
+    """Return how far the subject may move in its square, in a picture of this width (pixels).
 
     Its head stays in the square and in the picture. It also moves away from an edge by no more than its distance to
     that edge: beyond the edge the picture is reflected, with a second head.

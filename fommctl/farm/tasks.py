@@ -17,7 +17,7 @@ from fommctl.animate.config import FrameRange, parse_frames
 from fommctl.animate.engine import Engine
 from fommctl.animate.faces import together
 from fommctl.animate.motion import Motion, save_motions
-from fommctl.animate.plan import AnimationPlan, input_files, plan_animation
+from fommctl.animate.plan import AnimationPlan, check_outputs, input_files, plan_animation
 from fommctl.animate.results import frame_path, picture_number
 from fommctl.animate.run import (
     RenderedFrames,
@@ -185,11 +185,12 @@ class FarmJob:
         motions = [Motion.load(self.folder / MOTION, face) for face in range(1, len(shot.squares) + 1)]
         # Whether files may be overwritten was checked when the job was made.
         config = replace(shot.config, overwrite=True)
+        remarks = check_outputs(config)
         plans = [
             plan_animation(config, engine, motion, files, squares, shot.film)
             for motion, squares in zip(motions, shot.squares, strict=True)
         ]
-        return together(plans, config), motions
+        return together(plans, config, remarks), motions
 
 
 def _chunks() -> TypeAdapter[DoneChunk]:

@@ -140,6 +140,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _longest(streams: list[VideoStream]) -> VideoStream:
+    if len(streams) == 1:
+        return streams[0]
     default = next((one for one in streams if one.disposition & Disposition.default), streams[0])
     least = _length(default)
     if least is None:

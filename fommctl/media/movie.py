@@ -167,7 +167,11 @@ class Movie:
         self._audio = audio if encoding.container.sound_encoder is not None else ()
         self._threads = threads
         self._tags = output_colour(colour, picture.width, picture.height, encoding)
-        self._converter = self._choose_converter()
+        self._converter: Converter = (
+            PaletteConverter(picture.width, picture.height, picture.time_base)
+            if encoding.pix_fmt == "pal8"
+            else MatrixConverter(encoding.pix_fmt, self._tags)
+        )
         self._durations: dict[int, int] = {}
         self._last: int | None = None
         self._origin: tuple[int, int] | None = None
@@ -198,7 +202,16 @@ class Movie:
             for ready in self._converter.frames(None):
                 self._mux(ready)
             self._mux(None)
-            self._complete()
+            for sound in self._sounds:
+                sound.finish(self._end)
+            # Network file systems report a full disk when a file is closed or synced, once to each open handle, and
+            # FFmpeg ignores errors of its own close: hold the file open here too.
+            with open(self._temporary, "rb+") as file:
+                self._container.close()
+                os.fsync(file.fileno())
+            if self._add_what_muxers_lack():
+                with open(self._temporary, "rb+") as file:
+                    os.fsync(file.fileno())
         self._close_sounds()
 
     def publish(self, *, keep: bool) -> None:
@@ -229,19 +242,6 @@ class Movie:
                 self._container.close()
         self._close_sounds()
         self._folder.remove(self._temporary.name)
-
-    def _complete(self) -> None:
-        """Write the rest of the sound and the index, and sync the file to disk."""
-        for sound in self._sounds:
-            sound.finish(self._end)
-        # Network file systems report a full disk when a file is closed or synced, once to each open handle, and FFmpeg
-        # ignores errors of its own close: hold the file open here too.
-        with open(self._temporary, "rb+") as file:
-            self._container.close()
-            os.fsync(file.fileno())
-        if self._add_what_muxers_lack():
-            with open(self._temporary, "rb+") as file:
-                os.fsync(file.fileno())
 
     def _marking(self) -> dict[str, str]:
         if self._mark is None:
@@ -294,11 +294,6 @@ class Movie:
             # MXF takes it from the file, QuickTime from the stream.
             self._container.metadata["reel_name"] = self._stream.metadata["reel_name"] = self._reel
         self._container.start_encoding()
-
-    def _choose_converter(self) -> Converter:
-        if self._encoding.pix_fmt == "pal8":
-            return PaletteConverter(self._picture.width, self._picture.height, self._picture.time_base)
-        return MatrixConverter(self._encoding.pix_fmt, self._tags)
 
     def _muxer_options(self) -> dict[str, str]:
         options = {"max_interleave_delta": str(_INTERLEAVING)}

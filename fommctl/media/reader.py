@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -109,10 +109,16 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         return (frame for (frame,) in self.through((self._view,)))
 
-    def _wanted(self, frames: Iterable[Pending]) -> Iterator[Pending]:
-        """Yield the frames from `start` to `end`, thinned to `max_rate`."""
+    def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
+        """Return a view of these frames for `decoded`: a part of the displayed picture, and its size."""
+        return View((self.info.width, self.info.height), box, size)
+
+    def decoded(self) -> Iterator[Pending]:
+        """Yield the frames from `start` to `end` before conversion, thinned to `max_rate`: `frame.picture(view)`, with
+        a view from `view`, converts any part of one to any size, any number of times."""
+        opened, self._opened = self._opened, None
         due = self.start
-        for pending in frames:
+        for pending in pending_frames(self.info, self.start, self._warn, opened):
             if self._closed.is_set():
                 return
             if self.end is not None and pending.time >= self.end:
@@ -122,17 +128,6 @@ class Reader:
             if self.max_rate is not None:
                 # Counted from the start, not from 0, so that the step after the first frame is not shorter.
                 due = self.start + ((pending.time - self.start) * self.max_rate // 1 + 1) / self.max_rate
-            yield pending
-
-    def view(self, box: Box | None = None, size: tuple[int, int] | None = None) -> View:
-        """Return a view of these frames for `decoded`: a part of the displayed picture, and its size."""
-        return View((self.info.width, self.info.height), box, size)
-
-    def decoded(self) -> Iterator[Pending]:
-        """Yield the frames before conversion: `frame.picture(reader.view(...))` converts any part of one to any size,
-        any number of times."""
-        opened, self._opened = self._opened, None
-        for pending in self._wanted(pending_frames(self.info, self.start, self._warn, opened)):
             duration = pending.duration
             if self.end is not None:
                 # Cut at the end, but no shorter than a nominal step, so that a constant rate stays constant.

@@ -172,7 +172,7 @@ def identify(path: Path, *, strip: bool = False) -> Still | None:
             if asks_exif and image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS:
                 width, height = height, width
             animated = bool(getattr(image, "is_animated", False)) and image.format not in ("TIFF", "MPO", HEIF)
-            animated = animated or is_broken_webp(path)
+            animated = animated or (image.format == "WEBP" and is_broken_webp(path))
             return Still(image.format or "", image.mode, width, height, image.has_transparency_data, animated)
     except _DamagedError:
         if _is_png(path) or is_heif(path):
@@ -220,7 +220,14 @@ def decode(path: Path, *, strip: bool = False, options: ReadOptions = PLAIN) -> 
     if plates.needs_openimageio(path):
         return plates.read_plate(path, options).bytes()
     try:
-        pixels, alpha = _decode(path, strip)
+        with _opened(path, strip=strip) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            tags = tags_of(image) if image.format == HEIF else None
+            if tags is not None and (tags.hdr or tags.wide_gamut):
+                pixels, alpha = tone_mapped(path, tags), None
+            else:
+                pixels, alpha = _to_srgb(image)
     except _DamagedError:
         if not plates.is_deep_tiff(path):
             raise
@@ -228,16 +235,6 @@ def decode(path: Path, *, strip: bool = False, options: ReadOptions = PLAIN) -> 
     if options.space is not None or options.view is not None:
         return plates.from_codes(pixels if alpha is None else np.dstack((pixels, alpha)), options).bytes()
     return pixels, alpha
-
-
-def _decode(path: Path, strip: bool) -> tuple[Pixels, Pixels | None]:
-    with _opened(path, strip=strip) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        tags = tags_of(image) if image.format == HEIF else None
-        if tags is not None and (tags.hdr or tags.wide_gamut):
-            return tone_mapped(path, tags), None
-        return _to_srgb(image)
 
 
 def has_profile(path: Path) -> bool:

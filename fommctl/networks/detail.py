@@ -152,9 +152,12 @@ class Detail:
         return x.add_(self._columns), y.add_(self._rows[rows])
 
     def _enlarged(self, planes: Tensor) -> Tensor:
-        """Enlarge (3, h, w) in [0, 1] to levels at the square's size, and cut out the needed part: (rows, columns,
-        4)."""
-        return enlarged(_levels(planes), self._size)[self._part]
+        """Enlarge (3, h, w) in [0, 1] to levels at the square's size, and cut out the needed part: (rows, columns, 4),
+        bytes on a CPU, which enlarges them far faster than floats."""
+        levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
+        if levels.device.type == "cpu":
+            levels = levels.to(torch.uint8)
+        return enlarged(levels, self._size)[self._part]
 
     def _strips(self, planes: Tensor) -> Strips:
         """Enlarge (C, h, w) to the needed part of the square strip by strip: (rows, columns, C)."""
@@ -214,13 +217,6 @@ def enlarged_strips(maps: Tensor, size: tuple[int, int], part: tuple[slice, slic
         return made.view(stop - start, count, columns).transpose(1, 2)
 
     return strip
-
-
-def _levels(planes: Tensor) -> Tensor:
-    """Convert (3, h, w) in [0, 1] to levels of 255: (h, w, 4), bytes on a CPU, which enlarges them far faster than
-    floats."""
-    levels = F.pad((planes * 255).round_().clamp_(0, 255), (0, 0, 0, 0, 0, 1)).permute(1, 2, 0).contiguous()
-    return levels.to(torch.uint8) if levels.device.type == "cpu" else levels
 
 
 def centres(height: int, width: int, like: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class MotionParts:
 
     def parts(self) -> tuple[Tensor | None, ...]:
         """Return the parts in the order of their names, as the class takes them."""
-        return tuple(getattr(self, name) for name in self.names())
+        return tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]  # see `names`
 
     @staticmethod
     def cat(motions: Sequence[M]) -> M:

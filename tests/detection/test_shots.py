@@ -151,9 +151,9 @@ def test_the_source_has_room_for_the_moves_to_come(hog):
     assert moved.box.width == pytest.approx(2 * (0.75 + 0.7) * 92, rel=0.12)
     far = source_crop(picture, hog, 0.42, [(0.0, 0.0), (9.0, 9.0)])
     assert far.box.width == pytest.approx(92 / LOOSEST, rel=0.08)
-    room = room_in(plain, 512, 512)
+    room = room_in(plain, 512)
     assert min(room.left, room.up, room.right, room.down) > 0
-    assert room_in(moved, 512, 512).right > room.right * plain.box.width / moved.box.width
+    assert room_in(moved, 512).right > room.right * plain.box.width / moved.box.width
 
 
 def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
@@ -161,7 +161,7 @@ def test_a_head_at_the_edge_of_its_picture_hardly_leaves_it(hog):
     tight = np.ascontiguousarray(skimage.data.astronaut()[60:220, 160:300])
     found = source_crop(tight, hog, 0.42, [])
     assert found.box.clipped(140, 160) != found.box
-    room = room_in(found, 140, 160)
+    room = room_in(found, 140)
     assert max(room.left, room.right) == pytest.approx(2 * 0.15 * found.subject.box.width / found.box.width, rel=0.5)
 
 
