@@ -12,11 +12,13 @@ import pytest
 import torch
 from media_factory import write_frames
 
+import fommctl
 from fommctl.host import load_host
 from fommctl.models.loading import load_model
 from fommctl.presets.preset import load_preset
 
 DOCS = Path(__file__).parents[2] / "docs/model"
+BUILTIN = Path(fommctl.__file__).parent / "models/builtin/faces-mini.safetensors"
 
 
 def script(name: str) -> ModuleType:
@@ -165,3 +167,59 @@ def test_a_warp_along_the_flow_finds_a_picture_that_was_shifted() -> None:
     found = script("regions").along_flow(picture, shifted)
     before, after = (np.abs(each.astype(int) - shifted)[16:-16, 16:-16].mean() for each in (picture, found))
     assert after < 0.2 * before
+
+
+def test_windows_lie_around_mouths_and_eyes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    closeups = script("closeups")
+    points = torch.zeros(200, 15, 2)
+    points[:, :4, 1] = 0.4  # the mouth
+    points[:, 5:7, 0], points[:, 7:9, 0] = -0.3, 0.3  # the eyes
+    points[199] = torch.nan
+    found = closeups.centres(points, np.random.default_rng(0))
+    mouths, others = found.split(200)
+    assert (mouths[:199] - torch.tensor([0, 0.4])).abs().max() < 0.15
+    near = [(others - torch.tensor([x, 0])).abs().amax(1) < 0.12 for x in (-0.3, 0.3)]
+    assert all(30 < count.sum() < 80 for count in near)
+    assert found.isfinite().all()
+    maps = torch.arange(2.0 * 64 * 64).view(2, 1, 64, 64)
+    squares = closeups.cut(maps, torch.tensor([[0, 8], [10, 2]]), 16, 2)
+    assert squares.shape == (2, 1, 32, 32)
+    assert torch.equal(squares[0], maps[0, :, 16:48, 0:32])
+
+
+@torch.inference_mode()
+def test_the_middle_of_a_window_is_decoded_as_in_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its outermost cells, which the window's border reaches a little."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    closeups = script("closeups")
+    model = load_model("faces-mini", load_host()).backend
+    generator, corner = model.generator, torch.tensor([[10, 20]])
+    torch.manual_seed(0)
+    source, driving = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16), (256, 256)).split(1)
+    moved, wanted = model.keypoint_detector(source), model.keypoint_detector(driving)
+    motion = generator.dense_motion_network(source, moved, wanted)
+    kept = generator.warp(source, closeups.inside(motion.deformation))
+    frame = generator.decode(generator.encode(source), motion, wanted, kept)
+    features = generator.warp(generator.encode(source), motion.deformation) * motion.occlusion
+    heatmaps = closeups.gaussians(wanted.keypoints, 64, 64, closeups.EMBEDDED_VARIANCE)
+    windows = [closeups.cut(each, corner, 32, scale) for each, scale in ((features, 1), (heatmaps, 1), (kept, 4))]
+    made = closeups.decoded(generator, *windows)
+    assert made.shape == (1, 3, 64, 64)
+    top, left = (20 + 8) * 4, (10 + 8) * 4
+    difference = (made - frame[:, :, top : top + 64, left : left + 64]).abs()
+    assert difference[:, :, 8:-8, 8:-8].max() < 0.01
+
+
+def test_a_model_is_loaded_for_close_ups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    closeups, backend = script("closeups"), load_model("faces-mini", load_host()).backend
+    weights = {name: module.state_dict() for name, module in backend.modules().items()}
+    torch.save({"average": weights}, tmp_path / "model.pt")
+    fresh = load_host().find("backend", "fomm").build(load_preset("faces-mini", load_host()).model_params)
+    for path in (tmp_path / "model.pt", BUILTIN):
+        for values in fresh.generator.parameters():
+            values.data.zero_()
+        closeups.load(fresh, path)
+        for name, values in fresh.generator.state_dict().items():
+            assert torch.allclose(values.float(), weights["generator"][name].float()), name
