@@ -203,9 +203,9 @@ def main(arguments: Sequence[str]) -> int:
                 features, heatmaps = (cut(torch.cat((each, each)), corners, WINDOW) for each in (features, heatmaps))
                 kept, true = (cut(torch.cat((each, each)), corners, WINDOW, CELL) for each in (kept, driving))
                 true, told = middle(true, CELL), middle(heatmaps)
-                aims = perceptual(true, len(CHANNELS))
+                aims = perceptual.first(true, len(CHANNELS))
             made = decoded(generator, features, heatmaps, kept)
-            found = perceptual(made, len(CHANNELS))
+            found = perceptual.first(made, len(CHANNELS))
             losses = {
                 "pixel": (made - true).abs().mean(),
                 "perceptual": torch.stack(

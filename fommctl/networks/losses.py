@@ -50,8 +50,8 @@ def perceptual_loss(
     weights, terms = weights[:count], []
     for scale, picture in prediction.items():
         with torch.no_grad():
-            wanted = network(truth[scale], count)
-        for weight, found, target in zip(weights, network(picture, count), wanted, strict=True):
+            wanted = network.first(truth[scale], count)
+        for weight, found, target in zip(weights, network.first(picture, count), wanted, strict=True):
             if weight:
                 terms.append(weight * (single(found) - single(target)).abs().mean())
     return torch.stack(terms).sum()

@@ -44,8 +44,12 @@ class PerceptualNetwork(nn.Module, ABC):
         return x * self.scale + self.shift
 
     @abstractmethod
-    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
-        """Return the first `count` of five feature maps of x (B, 3, H, W) in [0, 1], fine to coarse."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return five feature maps of x (B, 3, H, W) in [0, 1], fine to coarse."""
+
+    def first(self, x: Tensor, count: int) -> list[Tensor]:
+        """Return the first `count` of these feature maps, where possible without computing the others."""
+        return self(x)[:count]
 
 
 class Vgg19Features(PerceptualNetwork):
@@ -89,8 +93,11 @@ class Vgg19Features(PerceptualNetwork):
             self.features[str(number)] = convolution
         self.freeze()
 
-    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
-        """Return the first feature maps of x (B, 3, H, W) in [0, 1], at least 16 pixels a side."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the five feature maps of x (B, 3, H, W) in [0, 1], at least 16 pixels a side."""
+        return self.first(x, 5)
+
+    def first(self, x: Tensor, count: int) -> list[Tensor]:
         x = self.normalised(x)
         compared: list[Tensor] = []
         for number, _, _ in self.LAYERS:
@@ -140,8 +147,11 @@ class EfficientNetLite0Features(PerceptualNetwork):
             number += len(stage)
         self.freeze()
 
-    def forward(self, x: Tensor, count: int = 5) -> list[Tensor]:
-        """Return the first feature maps of x (B, 3, H, W) in [0, 1], at strides 2, 4, 8, 16 and 32."""
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return five feature maps of x (B, 3, H, W) in [0, 1], at strides 2, 4, 8, 16 and 32."""
+        return self.first(x, 5)
+
+    def first(self, x: Tensor, count: int) -> list[Tensor]:
         x = F.relu6(self.stem(self.normalised(x)))
         features = []
         for stage in self.stages[:count]:

@@ -80,6 +80,18 @@ def test_efficientnet_comes_from_its_package_without_a_network() -> None:
     assert sum(weight.numel() for weight in network.parameters()) == 4_652_008 - head - gains
 
 
+def test_the_first_maps_are_computed_alone() -> None:
+    network, frames = load_perceptual("efficientnet-lite0"), torch.rand(1, 3, 64, 64)
+    assert network is not None
+    ran: list[int] = []
+    for number, stage in enumerate(network.stages):
+        stage.register_forward_hook(lambda *_, number=number: ran.append(number))
+    with torch.inference_mode():
+        both = zip(network.first(frames, 3), network(frames), strict=False)
+        assert all(torch.equal(*maps) for maps in both)
+    assert ran == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(MissingError, match="efficientnet-lite0 are not installed") as error:

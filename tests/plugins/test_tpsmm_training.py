@@ -5,7 +5,7 @@ import torch
 from tpsmm_models import TINY, arrays, published_groups, published_params
 
 from fommctl.api import UsageError
-from fommctl.api.training import ThinPlateTransform, TrainingBatch
+from fommctl.api.training import PerceptualNetwork, ThinPlateTransform, TrainingBatch
 from fommctl.presets.preset import load_preset, preset_from_data
 from fommctl.train.step import limit_groups
 from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
@@ -13,8 +13,11 @@ from fommctl_tpsmm.sections import AvdTrainParams, TrainParams
 LEARNING = {"num_epochs": 2, "batch_size": 2, "perceptual_network": "none"}
 
 
-class Pictures(torch.nn.Module):
+class Pictures(PerceptualNetwork):
     """Replaces VGG by the picture itself, as in the published vectors."""
+
+    def __init__(self):
+        super().__init__((0, 0, 0), (1, 1, 1))
 
     def forward(self, x):
         return [x] * 5

@@ -106,7 +106,7 @@ def test_data_that_is_not_there_or_holds_no_clip(training_clips: Path, tmp_path:
     assert (error.exit_code, "is not a folder" in error.message) == (3, True)
     (tmp_path / "empty").mkdir()
     error = refused(InputError, out, lambda: train(config(tmp_path / "empty", out), host))
-    assert (error.exit_code, "contains no clip" in error.message) == (3, True)
+    assert (error.exit_code, "contains no readable clips" in error.message) == (3, True)
     write_frames(tmp_path / "stills" / "stills", [training_runs.moving_square(0)])
     error = refused(InputError, out, lambda: train(config(tmp_path / "stills", out), host))
     assert "no clip of more than one frame" in error.message
