@@ -49,7 +49,8 @@ class PerceptualNetwork(nn.Module, ABC):
 
     def first(self, x: Tensor, count: int) -> list[Tensor]:
         """Return the first `count` of these feature maps, where possible without computing the others."""
-        return self(x)[:count]
+        maps: list[Tensor] = self(x)
+        return maps[:count]
 
 
 class Vgg19Features(PerceptualNetwork):
