@@ -56,7 +56,7 @@ def test_what_is_pasted_back_is_as_sharp_as_the_source(inputs, animate):
     assert len(detailed) == len(plain) == 3
     wanted = sharpness(large[INSIDE])
     assert min(sharpness(frame[INSIDE]) for frame in detailed) > 0.5 * wanted
-    assert max(sharpness(frame[INSIDE]) for frame in plain) < 0.05 * wanted
+    assert max(sharpness(frame[INSIDE]) for frame in plain) < 0.1 * wanted  # what the network itself makes
     for one, other in zip(detailed, plain, strict=True):
         small = [
             np.asarray(Image.fromarray(each).resize((90, 90), Image.Resampling.BOX), float) for each in (one, other)
