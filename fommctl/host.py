@@ -18,13 +18,13 @@ import sys
 import tempfile
 import tomllib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -62,6 +62,7 @@ GROUP = "fommctl"
 RESTRICT = "FOMMCTL_PLUGINS"
 """Environment variable that names the plugins to load."""
 logger = logging.getLogger("fommctl.host")
+F = TypeVar("F")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,20 +373,18 @@ class Host:
 
         A failure, here or in a filter, is raised as a FommctlError that names the plugin.
         """
-        found: list[FrameFilter] = []
-        for plugin in self._plugins:
-            if "fommctl_frame" in plugin.hooks:
-                with _failures_named(plugin, "frame filter"):
-                    found += [_named(plugin, each) for each in plugin.ask("fommctl_frame", event=event)]
-        return found
+        return self._filters("fommctl_frame", "frame filter", _named, event)
 
     def square_filters(self, event: StageEvent) -> list[SquareFilter]:
         """Return all plugins' filters for the animated squares of this run, as `frame_filters` does for frames."""
-        found: list[SquareFilter] = []
+        return self._filters("fommctl_square", "square filter", _named_square, event)
+
+    def _filters(self, hook: str, kind: str, named: Callable[[Plugin, F], F], event: StageEvent) -> list[F]:
+        found: list[F] = []
         for plugin in self._plugins:
-            if "fommctl_square" in plugin.hooks:
-                with _failures_named(plugin, "square filter"):
-                    found += [_named_square(plugin, each) for each in plugin.ask("fommctl_square", event=event)]
+            if hook in plugin.hooks:
+                with _failures_named(plugin, kind):
+                    found += [named(plugin, each) for each in plugin.ask(hook, event=event)]
         return found
 
     def _offers(self, kind: str) -> Mapping[str, Sequence[tuple[Plugin, Any]]]:

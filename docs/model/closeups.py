@@ -33,6 +33,7 @@ from fommctl.networks.fomm import EMBEDDED_HEIGHT, EMBEDDED_VARIANCE, Generator,
 from fommctl.networks.grids import gaussians
 from fommctl.networks.layers import heads
 from fommctl.presets.preset import load_preset
+from fommctl.train.step import WeightAverage
 
 CELL = 4
 """Pixels per cell of the features that the decoder reads."""
@@ -114,6 +115,32 @@ def centres(points: Tensor, random: np.random.Generator) -> Tensor:
     return torch.where(wanted.isfinite().all(1, keepdim=True), wanted, anywhere)
 
 
+@torch.no_grad()
+def windows(backend: Any, source: Tensor, driving: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cut two windows out of each frame: what the decoder reads, and what it is to decode.
+
+    source, driving: (B, 3, H, W) in [0, 1].  centres: (2 B, 2) in [-1, 1], first one window of each frame.  Returns
+    features, warped and occluded, heatmaps of the driving keypoints, warped source, and driving frame.
+    """
+    generator, moved, wanted = backend.generator, *(backend.keypoint_detector(each) for each in (source, driving))
+    motion = generator.dense_motion_network(source, moved, wanted)
+    features = generator.warp(generator.encode(source).float(), motion.deformation) * motion.occlusion
+    side = features.shape[2]
+    heatmaps = gaussians(wanted.keypoints, side, side, EMBEDDED_VARIANCE)
+    kept = generator.warp(source, inside(motion.deformation))
+    corners = ((centres + 1) / 2 * side - WINDOW / 2).round().clamp(0, side - WINDOW).long()
+    maps = ((features, 1), (heatmaps, 1), (kept, CELL), (driving, CELL))
+    features, heatmaps, kept, true = (cut(torch.cat((each, each)), corners, WINDOW, scale) for each, scale in maps)
+    return features, heatmaps, kept, true
+
+
+def hinge_loss(judge: Judge, real: Sequence[Tensor], made: Sequence[Tensor], heatmaps: Tensor) -> Tensor:
+    """Return the discriminators' loss; no gradient reaches the features of the decoded windows."""
+    both = [torch.cat((one, other.detach())) for one, other in zip(real, made, strict=True)]
+    halves = [scores.chunk(2) for scores in judge(both, torch.cat((heatmaps, heatmaps)))]
+    return torch.stack([F.relu(1 - true).mean() + F.relu(1 + false).mean() for true, false in halves]).mean()
+
+
 def decoded(generator: Generator, features: Tensor, heatmaps: Tensor, kept: Tensor) -> Tensor:
     """Decode windows, and return their middles (B, 3, MIDDLE * CELL, MIDDLE * CELL).
 
@@ -169,16 +196,14 @@ def main(arguments: Sequence[str]) -> int:
     random = np.random.default_rng(options.seed + 1)
     options.output.mkdir(parents=True, exist_ok=True)
     preset = load_preset("faces-mini", host := load_host())
-    build = host.find("backend", "fomm").build
-    backend, average = build(preset.model_params), build(preset.model_params)
-    for each in (backend, average):
-        load(each, options.init)
-        for module in each.modules().values():
-            module.requires_grad_(False).eval()
-    keypoint_detector, generator = backend.keypoint_detector, backend.generator
+    backend = host.find("backend", "fomm").build(preset.model_params)
+    load(backend, options.init)
+    for module in backend.modules().values():
+        module.requires_grad_(False)
+    generator, average = backend.generator, WeightAverage(backend.modules(), 0.998)
     decoder = (generator.embedding, generator.bottleneck, generator.up_blocks, generator.final, generator.blend)
     parameters = [values for part in decoder for values in part.requires_grad_(True).parameters()]
-    perceptual, judge = load_perceptual("efficientnet-lite0"), Judge(keypoint_detector.kp.out_channels)
+    perceptual, judge = load_perceptual("efficientnet-lite0"), Judge(backend.keypoint_detector.kp.out_channels)
     assert perceptual is not None
     optimiser = torch.optim.Adam(parameters, lr=options.rate, betas=(0.5, 0.999))
     judging = torch.optim.Adam(judge.parameters(), lr=1e-3, betas=(0.5, 0.99))
@@ -191,18 +216,9 @@ def main(arguments: Sequence[str]) -> int:
         frames, points = pairs.batch(options.pairs)
         source, driving = frames[0::2], frames[1::2]
         with torch.autocast("cpu", torch.bfloat16):
+            features, heatmaps, kept, true = windows(backend, source, driving, centres(points[1::2], random))
+            true, told = middle(true, CELL), middle(heatmaps)
             with torch.no_grad():
-                moved, wanted = keypoint_detector(source), keypoint_detector(driving)
-                motion = generator.dense_motion_network(source, moved, wanted)
-                features = generator.warp(generator.encode(source).float(), motion.deformation) * motion.occlusion
-                side = features.shape[2]
-                heatmaps = gaussians(wanted.keypoints, side, side, EMBEDDED_VARIANCE)
-                kept = generator.warp(source, inside(motion.deformation))
-                corners = ((centres(points[1::2], random) + 1) / 2 * side - WINDOW / 2).round()
-                corners = corners.clamp(0, side - WINDOW).long()
-                features, heatmaps = (cut(torch.cat((each, each)), corners, WINDOW) for each in (features, heatmaps))
-                kept, true = (cut(torch.cat((each, each)), corners, WINDOW, CELL) for each in (kept, driving))
-                true, told = middle(true, CELL), middle(heatmaps)
                 aims = perceptual.first(true, len(CHANNELS))
             made = decoded(generator, features, heatmaps, kept)
             found = perceptual.first(made, len(CHANNELS))
@@ -219,22 +235,15 @@ def main(arguments: Sequence[str]) -> int:
         optimiser.step()
         judging.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            both = [torch.cat((aim, each.detach())) for aim, each in zip(aims, found, strict=True)]
-            scores = judge.train()(both, torch.cat((told, told)))
-            real, false = zip(*(score.chunk(2) for score in scores), strict=True)
-            hinges = [F.relu(1 - one).mean() + F.relu(1 + other).mean() for one, other in zip(real, false, strict=True)]
-            judged = torch.stack(hinges).mean()
+            judged = hinge_loss(judge.train(), aims, found, told)
         judged.backward()
         judging.step()
-        decay = min(0.998, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.generator.parameters()), list(generator.parameters()), 1 - decay)
+        average.update(step)
         if step % 20 == 19:
             print(step + 1, *(f"{name} {loss.item():.3f}" for name, loss in losses.items()), f"{judged.item():.3f}")
             sys.stdout.flush()
         if step % 250 == 249 or step + 1 == options.steps:
-            groups = {name: module.state_dict() for name, module in average.modules().items()}
-            torch.save({"average": groups}, options.output / f"step-{step + 1:05d}.pt")
+            torch.save({"average": average.state_dict()}, options.output / f"step-{step + 1:05d}.pt")
     return 0
 
 
