@@ -1,4 +1,4 @@
-"""Where the detectors' weights are, and what is missing, without importing the detectors' libraries."""
+"""Locations of the detectors' weights, and hints where some are missing; imports none of their libraries."""
 
 from __future__ import annotations
 
