@@ -21,9 +21,9 @@ from fommctl.networks.detail import FrameDetail, enlarged, enlarged_strips
 Mask = Callable[[int], Floats]
 """mask(side): opacity of a square, (side, side) in [0, 1]."""
 
-# Width of the soft edge in sides of the square, at the bottom, where a neck or a body crosses it, and elsewhere.
-# Elsewhere it has to end before the hair begins: of hair within it, a copy that does not move would shine through.
-FEATHER, BODY_FEATHER = 0.06, 0.12
+# Width of the soft edge in sides of the square, and at its top, where it has to end before the hair begins: of hair
+# within it, a copy that does not move would shine through. Elsewhere it also hides what networks do at their border.
+FEATHER, TOP_FEATHER = 0.12, 0.06
 # Nothing moves along the picture's edge, because what is beyond it is unknown; displacements fade in over this part of
 # the square's side.  OWN: the share of the displacement at which pixels begin to be the network's, instead of warped
 # source, and at which they are the network's alone.
@@ -256,7 +256,7 @@ def feather(box: Box, width: int, height: int) -> Floats:
     Edges on or beyond the border of the picture (width, height) have nothing to blend with: the mask stays 1 there.
     """
     across = _ramp(round(box.width), box.left <= 0, box.right >= width, (FEATHER, FEATHER))
-    down = _ramp(round(box.height), box.top <= 0, box.bottom >= height, (FEATHER, BODY_FEATHER))
+    down = _ramp(round(box.height), box.top <= 0, box.bottom >= height, (TOP_FEATHER, FEATHER))
     return down[:, None] * across[None]
 
 
