@@ -38,8 +38,9 @@ from fommctl.train.step import WeightAverage
 CELL = 4
 """Pixels per cell of the features that the decoder reads."""
 WINDOW, MIDDLE = 32, 16
-"""Sides of a window and of its middle in cells. Within eight cells of its border, the decoder's convolutions see zeros
-where the frame goes on."""
+"""Sides of a window and of the square in its middle that is compared, in cells. Within eight cells of a window's border,
+the decoder's convolutions see zeros where the frame goes on; not so where the window ends with the frame, whose border
+they see so, too. There that square reaches to the border."""
 MOUTH, EYES = (0, 1, 2, 3), ((5, 6), (7, 8))
 """Numbers of the preset's guided points around which windows lie."""
 SHAKEN, CLOSING = 0.15, 0.3
@@ -111,16 +112,33 @@ def centres(points: Tensor, random: np.random.Generator) -> Tensor:
     eyes[torch.from_numpy(random.random(len(points)) < 0.5)] = math.nan
     wanted = torch.cat((points[:, list(MOUTH)].mean(1), eyes))
     wanted += torch.from_numpy(random.normal(0, 0.03, wanted.shape)).float()
-    anywhere = torch.from_numpy(random.uniform(-0.8, 0.8, wanted.shape)).float()
+    anywhere = torch.from_numpy(random.uniform(-1, 1, wanted.shape)).float()
     return torch.where(wanted.isfinite().all(1, keepdim=True), wanted, anywhere)
 
 
+def corners(centres: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return the upper left corners (B, 2), x before y, of windows in a frame, and of their middles in the windows.
+
+    centres: (B, 2) in [-1, 1].  side: of the frame in cells.
+    """
+    cells = (centres + 1) / 2 * side
+    windows = (cells - WINDOW / 2).round().clamp(0, side - WINDOW)
+    margin = (WINDOW - MIDDLE) / 2
+    first = torch.where(windows == 0, 0, margin)
+    last = torch.where(windows == side - WINDOW, WINDOW - MIDDLE, margin)
+    middles = (cells - MIDDLE / 2 - windows).round().maximum(first).minimum(last)
+    return windows.long(), middles.long()
+
+
 @torch.no_grad()
-def windows(backend: Any, source: Tensor, driving: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def windows(
+    backend: Any, source: Tensor, driving: Tensor, centres: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Cut two windows out of each frame: what the decoder reads, and what it is to decode.
 
     source, driving: (B, 3, H, W) in [0, 1].  centres: (2 B, 2) in [-1, 1], first one window of each frame.  Returns
-    features, warped and occluded, heatmaps of the driving keypoints, warped source, and driving frame.
+    features, warped and occluded, heatmaps of the driving keypoints, warped source, driving frame, and the corners of
+    the windows' middles.
     """
     generator, moved, wanted = backend.generator, *(backend.keypoint_detector(each) for each in (source, driving))
     motion = generator.dense_motion_network(source, moved, wanted)
@@ -128,10 +146,10 @@ def windows(backend: Any, source: Tensor, driving: Tensor, centres: Tensor) -> t
     side = features.shape[2]
     heatmaps = gaussians(wanted.keypoints, side, side, EMBEDDED_VARIANCE)
     kept = generator.warp(source, inside(motion.deformation))
-    corners = ((centres + 1) / 2 * side - WINDOW / 2).round().clamp(0, side - WINDOW).long()
+    own, middles = corners(centres, side)
     maps = ((features, 1), (heatmaps, 1), (kept, CELL), (driving, CELL))
-    features, heatmaps, kept, true = (cut(torch.cat((each, each)), corners, WINDOW, scale) for each, scale in maps)
-    return features, heatmaps, kept, true
+    features, heatmaps, kept, true = (cut(torch.cat((each, each)), own, WINDOW, scale) for each, scale in maps)
+    return features, heatmaps, kept, true, middles
 
 
 def hinge_loss(judge: Judge, real: Sequence[Tensor], made: Sequence[Tensor], heatmaps: Tensor) -> Tensor:
@@ -142,7 +160,7 @@ def hinge_loss(judge: Judge, real: Sequence[Tensor], made: Sequence[Tensor], hea
 
 
 def decoded(generator: Generator, features: Tensor, heatmaps: Tensor, kept: Tensor) -> Tensor:
-    """Decode windows, and return their middles (B, 3, MIDDLE * CELL, MIDDLE * CELL).
+    """Decode windows (B, 3, WINDOW * CELL, WINDOW * CELL).
 
     features, heatmaps: (B, C, WINDOW, WINDOW), warped and occluded, and of the driving keypoints.  kept: the warped
     source.
@@ -153,13 +171,7 @@ def decoded(generator: Generator, features: Tensor, heatmaps: Tensor, kept: Tens
     for block in generator.up_blocks:
         out = block(out)
     frames, blend = (torch.sigmoid(each.float()) for each in heads(out, generator.final, generator.blend))
-    return middle(torch.lerp(frames, kept, blend), CELL)
-
-
-def middle(windows: Tensor, scale: int = 1) -> Tensor:
-    """Return the middles of windows (B, C, WINDOW * scale, WINDOW * scale)."""
-    start, end = (WINDOW - MIDDLE) // 2 * scale, (WINDOW + MIDDLE) // 2 * scale
-    return windows[:, :, start:end, start:end]
+    return torch.lerp(frames, kept, blend)
 
 
 def load(backend: Any, path: Path) -> None:
@@ -216,11 +228,11 @@ def main(arguments: Sequence[str]) -> int:
         frames, points = pairs.batch(options.pairs)
         source, driving = frames[0::2], frames[1::2]
         with torch.autocast("cpu", torch.bfloat16):
-            features, heatmaps, kept, true = windows(backend, source, driving, centres(points[1::2], random))
-            true, told = middle(true, CELL), middle(heatmaps)
+            features, heatmaps, kept, true, middles = windows(backend, source, driving, centres(points[1::2], random))
+            true, told = cut(true, middles, MIDDLE, CELL), cut(heatmaps, middles, MIDDLE)
             with torch.no_grad():
                 aims = perceptual.first(true, len(CHANNELS))
-            made = decoded(generator, features, heatmaps, kept)
+            made = cut(decoded(generator, features, heatmaps, kept), middles, MIDDLE, CELL)
             found = perceptual.first(made, len(CHANNELS))
             losses = {
                 "pixel": (made - true).abs().mean(),

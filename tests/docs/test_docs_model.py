@@ -188,6 +188,21 @@ def test_windows_lie_around_mouths_and_eyes(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(squares[0], maps[0, :, 16:48, 0:32])
 
 
+def test_windows_at_the_border_are_compared_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    closeups = script("closeups")
+    steps = torch.linspace(-1, 1, 65)
+    windows, middles = closeups.corners(torch.stack((steps, -steps), 1), 64)
+    assert windows.min() == 0
+    assert windows.max() == 32
+    assert torch.equal(windows[:, 0], windows[:, 1].flip(0))
+    # What is compared lies about the centre, in the frame, and never near a border of the window that is none of it.
+    assert (windows + middles)[:, 0].tolist() == [min(max(cell - 8, 0), 48) for cell in range(65)]
+    for window, middle in zip(windows[:, 0].tolist(), middles[:, 0].tolist(), strict=True):
+        assert middle >= 8 or window == 0
+        assert middle <= 8 or window == 32
+
+
 @torch.inference_mode()
 def test_the_middle_of_a_window_is_decoded_as_in_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for its outermost cells, which the window's border reaches a little."""
@@ -204,7 +219,7 @@ def test_the_middle_of_a_window_is_decoded_as_in_the_frame(monkeypatch: pytest.M
     features = generator.warp(generator.encode(source), motion.deformation) * motion.occlusion
     heatmaps = closeups.gaussians(wanted.keypoints, 64, 64, closeups.EMBEDDED_VARIANCE)
     windows = [closeups.cut(each, corner, 32, scale) for each, scale in ((features, 1), (heatmaps, 1), (kept, 4))]
-    made = closeups.decoded(generator, *windows)
+    made = closeups.cut(closeups.decoded(generator, *windows), torch.tensor([[8, 8]]), 16, 4)
     assert made.shape == (1, 3, 64, 64)
     top, left = (20 + 8) * 4, (10 + 8) * 4
     difference = (made - frame[:, :, top : top + 64, left : left + 64]).abs()
