@@ -38,9 +38,9 @@ from fommctl.train.step import WeightAverage
 CELL = 4
 """Pixels per cell of the features that the decoder reads."""
 WINDOW, MIDDLE = 32, 16
-"""Sides of a window and of the square in its middle that is compared, in cells. Within eight cells of a window's border,
-the decoder's convolutions see zeros where the frame goes on; not so where the window ends with the frame, whose border
-they see so, too. There that square reaches to the border."""
+"""Sides of a window and of the square in it that is compared, in cells. Within eight cells of a window's border, the
+decoder's convolutions see zeros where the frame goes on; where the window ends with the frame, they see zeros in the
+frame, too, and the square reaches to that border."""
 MOUTH, EYES = (0, 1, 2, 3), ((5, 6), (7, 8))
 """Numbers of the preset's guided points around which windows lie."""
 SHAKEN, CLOSING = 0.15, 0.3
