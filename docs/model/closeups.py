@@ -43,6 +43,8 @@ decoder's convolutions see zeros where the frame goes on; where the window ends 
 frame, too, and the square reaches to that border."""
 MOUTH, EYES = (0, 1, 2, 3), ((5, 6), (7, 8))
 """Numbers of the preset's guided points around which windows lie."""
+LIPS = 3
+"""How many times more the distance of the lips is drawn than in the detector's training."""
 SHAKEN, CLOSING = 0.15, 0.3
 """Shares of the pairs in which the second frame is shaken, and in which the mouth closes instead of opening."""
 WEIGHTS = {"pixel": 60.0, "perceptual": 1.0, "adversarial": 0.25}
@@ -221,6 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     judging = torch.optim.Adam(judge.parameters(), lr=1e-3, betas=(0.5, 0.99))
     guided = [numbers[0] for numbers in preset.section("train_params").guidance.points]
     detector.SOFT = 0.0  # nothing is blurred: blur is what is to be unlearned
+    detector.DISTANCES = (*detector.DISTANCES, *detector.DISTANCES[:1] * LIPS)
     pairs = Pairs(find_clips(options.data, "train"), guided, options.seed)
     for step in range(options.steps):
         rate = min(1, (step + 1) / 30) * 0.5 * (1 + math.cos(math.pi * step / options.steps))

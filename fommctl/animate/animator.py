@@ -108,6 +108,7 @@ class Animator(Engine):
             smooth=bool(config.smooth),
             rule=rule_of(renderer, mode, chosen),
             openings=openings_of(self.model.preset, config),
+            expression=1.0 if config.expression is None else config.expression,
         )
         period = 1 / Fraction(fps).limit_denominator(100_000)
         frames = (

@@ -104,14 +104,8 @@ def resolve(config: AnimateConfig, preset: Preset, family: BackendSpec) -> Anima
 
 
 def openings_of(preset: Preset, config: AnimateConfig) -> tuple[Opening, ...]:
-    """Return the preset's openings of mouth and eyelids, scaled by --expression; none with --as-published."""
-    much = 1.0 if config.expression is None else config.expression
-    if config.as_published and much == 1:
-        return ()
-    return tuple(
-        each.model_copy(update={"opens": much * each.opens, "closes": much * each.closes})
-        for each in preset.pairs().rules.openings
-    )
+    """Return the preset's openings of mouth and eyelids; none with --as-published without --expression."""
+    return () if config.as_published and config.expression in (None, 1.0) else preset.pairs().rules.openings
 
 
 InputFiles = tuple[tuple[str, InputFile], ...]

@@ -159,6 +159,7 @@ class RenderSession:
             ease=not config.as_published,
             rule=rule_of(renderer, plan.mode, options, film=film),
             openings=openings_of(engine.model.preset, config),
+            expression=1.0 if config.expression is None else config.expression,
         )
         # A source square of fewer pixels than the model's frame has no detail to add.
         width = inputs.picture.pixels.shape[1] if inputs.source_box is None else round(inputs.source_box.width)

@@ -80,12 +80,13 @@ class MotionTransfer:
         ease: bool = False,
         rule: TransferRule | None = None,
         openings: Sequence[Opening] = (),
+        expression: float = 1.0,
     ) -> None:
         """source: motion of the source, one frame.  references: one frame per shot of the driving video, by the shot's
         index; they may be added later, before the first frame of their shot.  adapt_scale: for relative motion only.
         room: room of the source's subject in its square.  ease: blend a held pose slowly into the next one.  rule: the
-        family's own rule; None: FOMM's, the only one that uses adapt_scale, room and openings.  openings: see
-        `OpeningTransfer`; for relative motion only.
+        family's own rule; None: FOMM's, the only one that uses adapt_scale, room and openings.  openings,
+        expression: see `OpeningTransfer`; for relative motion only.
 
         Raises UsageError for openings with keypoints that the model does not have.
         """
@@ -99,6 +100,7 @@ class MotionTransfer:
         self._ease = ease
         self._rule = rule
         self._openings = openings
+        self._expression = expression
         last, count = (
             max((number for each in openings for number in each.keypoints), default=-1),
             source.points().shape[1],
@@ -146,7 +148,7 @@ class MotionTransfer:
         self._missed = None
         self._opening: OpeningTransfer | None = None
         if self._openings and isinstance(self.reference, Motion):
-            self._opening = OpeningTransfer(self._openings, self.reference, self._scale)
+            self._opening = OpeningTransfer(self._openings, self.reference, self._scale, self._expression)
 
     def _moved(
         self, driving: MotionParts, moments: Sequence[Moment], sources: MotionParts | None = None
@@ -214,9 +216,13 @@ class OpeningTransfer:
     Only distances count, so that turning heads keep their shape.
     """
 
-    def __init__(self, openings: Sequence[Opening], reference: Motion, scale: float = 1.0) -> None:
-        """reference: the shot's reference, one frame.  scale: of the movement, as in `relative`."""
+    def __init__(
+        self, openings: Sequence[Opening], reference: Motion, scale: float = 1.0, expression: float = 1.0
+    ) -> None:
+        """reference: the shot's reference, one frame.  scale: of the movement, as in `relative`.  expression: factor of
+        all openings and closings, besides their own."""
         self._openings = openings
+        self._expression = expression
         self._scale = scale
         self._before = [_distance(reference, each) for each in openings]
         self._moved = [torch.zeros_like(each) for each in self._before]
@@ -225,24 +231,28 @@ class OpeningTransfer:
     def __call__(self, moved: Motion, driving: Motion, source: Motion) -> Motion:
         """Return the moved motion of B frames with these openings.  source: one frame, or B.
 
-        The second keypoint of an opening never passes the first, and at 0 times what the source shows is kept.
-        With `rest`, changes come to count from the source or from rest, whichever is further open, where the reference
-        is open beyond both: the mouth of a source could only close if its driver began with an open one. That takes
-        until the driving one has moved, so that a motion that stands still shows the source as it is.
+        The second keypoint of an opening never passes the first, and at 0 times what the source shows is kept. `opens`
+        falls to 1 along a line from closed lips to `widest`.  With `rest`, changes come to count from the source or
+        from rest, whichever is further open, where the reference is open beyond both: the mouth of a source could only
+        close if its driver began with an open one. That takes until the driving one has moved, so that a motion that
+        stands still shows the source as it is.
         """
         keypoints = moved.keypoints.clone()
         for number, (opening, before) in enumerate(zip(self._openings, self._before, strict=True)):
             stays, *moving = opening.keypoints
-            now = _distance(driving, opening)
+            now, own = _distance(driving, opening), _distance(source, opening)
             change = seen = self._scale * (now - before)
             if opening.rest is not None:
                 furthest = torch.cat((self._moved[number], (now - before).abs())).cummax(0).values
                 self._moved[number] = furthest[-1:]
                 settled = _eased((furthest[1:] / STIRRED).clamp(max=1))
                 at_rest, most = opening.rest
-                less = before.clamp_max(most) - (_distance(source, opening) / self._scale).clamp_min(at_rest)
+                less = before.clamp_max(most) - (own / self._scale).clamp_min(at_rest)
                 change = seen + self._scale * settled * less.clamp_min(0)
-            wanted = torch.where(change > 0, opening.opens, opening.closes) * change
+            opens = torch.full_like(change, opening.opens)
+            if opening.widest is not None:
+                opens = 1 + (opens - 1) * (1 - (2 * own + change) / opening.widest).clamp(0, 1)
+            wanted = self._expression * torch.where(change > 0, opens, opening.closes) * change
             # Lips that relative motion closes too far have passed each other: it is the chin that shows the way.
             axis = keypoints[:, moving[-1]] - keypoints[:, stays]
             axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(1e-6)

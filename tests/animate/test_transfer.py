@@ -118,6 +118,30 @@ def test_openings_move_further_and_never_past_each_other():
         )
 
 
+def test_small_openings_are_made_larger_and_wide_ones_are_not():
+    """By hand: lips that are `source` apart open by `much`, three times as far where nothing is open yet."""
+
+    def opened(source: float, much: float, expression: float = 1) -> float:
+        still = torch.tensor([[0.0, 0.2], [0.0, 0.2 + source], [0.5, 0.5]])
+        driving = still.clone()
+        driving[1, 1] += much
+        transfer = MotionTransfer(
+            motion(still), [motion(still)], mode="relative", adapt_scale=False, smooth=False,
+            openings=[Opening(keypoints=(0, 1), opens=3, widest=0.2)], expression=expression,
+        )  # fmt: skip
+        moved = transfer(motion(driving), [Moment(0)]).keypoints[0]
+        return float(moved[1, 1] - moved[0, 1]) - source
+
+    assert opened(0, 0.02) == pytest.approx(0.02 * 2.8)  # 1 + 2 * (1 - 0.02 / 0.2)
+    assert opened(0, 0.1) == pytest.approx(0.1 * 2)
+    assert opened(0.05, 0.02) == pytest.approx(0.02 * 1.8)  # 1 + 2 * (1 - (0.05 + 0.07) / 0.2)
+    assert opened(0.05, 0.1) == pytest.approx(0.1)
+    assert opened(0, 0.3) == pytest.approx(0.3)
+    assert opened(0.1, -0.04) == pytest.approx(-0.04)  # closes as before
+    assert opened(0, 0.1, 2) == pytest.approx(2 * 0.1 * 2)
+    assert opened(0, 0.3, 0) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
     """By hand: the driver's lips are `first` apart, then `then`; closed lips are at most 0.02 apart."""
 
