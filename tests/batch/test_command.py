@@ -201,7 +201,8 @@ def test_jobs_that_fail(folder, run_cli):
 
 
 @pytest.mark.slow
-def test_a_job_that_takes_too_long_is_stopped(folder, run_cli, third_party):
+def test_a_job_that_takes_too_long_is_stopped(folder, run_cli, third_party, monkeypatch):
+    monkeypatch.setattr("fommctl.workers.PATIENCE", 2)  # it hangs at the gate
     third_party(GATE, name="gate", entry="gate")
     rows = [
         {"source": "a.png", "driving": "d1.mp4", "output": "1.mkv"},

@@ -18,6 +18,8 @@ from batches import EXACT, TINY, alive, hidden, states, until, words, write_jobs
 from forked_commands import ForkedCommand
 from ray_clusters import GATE, RunningRay, processes, running_ray
 
+import fommctl.batch.ray
+
 PATIENCE_S = 120
 FRAMES = 24
 pytestmark = [
@@ -53,7 +55,12 @@ def at_the_gate(output: Path) -> int:
 
 def begin(cluster: RunningRay, jobs: Path, *more: str) -> ForkedCommand:
     ray = ("--engine", "ray", "--address", cluster.address, "--workers", "2", "--json")
-    return ForkedCommand(*words(jobs, *ray, *more), **cluster.environment)
+    return ForkedCommand(*words(jobs, *ray, *more), limit=impatient, **cluster.environment)
+
+
+def impatient() -> None:
+    """Give workers that hang at the gate less time to clean up."""
+    fommctl.batch.ray.PATIENCE = 2
 
 
 def ended(process: ForkedCommand, code: int = 0) -> dict:
@@ -148,7 +155,7 @@ def test_a_batch_that_is_stopped_leaves_nothing_and_ray_alone(cluster, folder):
 def test_a_job_that_takes_too_long_is_stopped(cluster, folder):
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": "1.mkv"}])
     (folder / "1.mkv.gate").touch()
-    result = ended(begin(cluster, jobs, "--timeout", "5", "--workers", "1"), 6)
+    result = ended(begin(cluster, jobs, "--timeout", "2", "--workers", "1"), 6)
     assert [job["state"] for job in result["jobs"]] == ["failed"]
-    assert "longer than 5 s" in result["jobs"][0]["reason"]
+    assert "longer than 2 s" in result["jobs"][0]["reason"]
     assert hidden(folder) == []
