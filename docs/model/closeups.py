@@ -44,7 +44,8 @@ frame, too, and the square reaches to that border."""
 MOUTH, EYES = (0, 1, 2, 3), ((5, 6), (7, 8))
 """Numbers of the preset's guided points around which windows lie."""
 LIPS = 3
-"""How many times more the distance of the lips is drawn than in the detector's training."""
+"""Entries of the distance of the lips that are added to the detector's: closed and open lips make four pairs of nine
+instead of one of six."""
 SHAKEN, CLOSING = 0.15, 0.3
 """Shares of the pairs in which the second frame is shaken, and in which the mouth closes instead of opening."""
 WEIGHTS = {"pixel": 60.0, "perceptual": 1.0, "adversarial": 0.25}
