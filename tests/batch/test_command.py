@@ -209,9 +209,9 @@ def test_a_job_that_takes_too_long_is_stopped(folder, run_cli, third_party, monk
         {"source": "a.png", "driving": "d2.mp4", "output": "2.mkv"},
     ]
     (folder / "1.mkv.gate").touch()
-    result = said(run_cli(*words(write_jobs(folder, rows), "--timeout", 8, "--json")), 6)
+    result = said(run_cli(*words(write_jobs(folder, rows), "--timeout", 5, "--json")), 6)
     assert [(job["state"], job["reason"]) for job in result["jobs"]] == [
-        ("failed", "it took longer than 8 s"),
+        ("failed", "it took longer than 5 s"),
         ("done", None),
     ]
     assert states(folder)[:2] == [("1.mkv", "started"), ("1.mkv", "failed")]
