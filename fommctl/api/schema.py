@@ -126,7 +126,7 @@ class Opening(Params):
     opens: Weight = 1.0
     """Factor of the opening, relative to the driving video's; above 1 for a model that shows less than its keypoints
     move."""
-    widest: Weight | None = None
+    widest: Annotated[float, Field(gt=0)] | None = None
     """Sum of the distances of the first two keypoints in source and result, in keypoint coordinates, at which `opens`
     has fallen to 1. Small openings of closed lips become visible; wide ones, and lips that the source shows open, are
     not exaggerated. None: `opens` counts at all distances."""

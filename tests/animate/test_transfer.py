@@ -140,6 +140,8 @@ def test_small_openings_are_made_larger_and_wide_ones_are_not():
     assert opened(0.1, -0.04) == pytest.approx(-0.04)  # closes as before
     assert opened(0, 0.1, 2) == pytest.approx(2 * 0.1 * 2)
     assert opened(0, 0.3, 0) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="greater than 0"):
+        Opening(keypoints=(0, 1), widest=0)
 
 
 def test_a_mouth_that_begins_open_opens_the_closed_one_of_the_source():
