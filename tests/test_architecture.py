@@ -31,6 +31,7 @@ FLOORS = (
         "doctor",
         "evaluate",
         "farm",
+        "plugin_checks",
         "preprocess",
         "scaffold",
         "train",

@@ -11,7 +11,7 @@ page is written anew from RUNS after each training: an unfinished reproduction h
 
 OUT/data/SET/                           clips, see SETS
 OUT/runs/SET/SYSTEM/seed-N/             a training each
-OUT/runs/SET/SYSTEM/seed-N/at-STEPS/    the model after so many steps and its scores (scores/metrics.csv)
+OUT/runs/SET/SYSTEM/seed-N/scores/      the scores of its models (metrics.csv), which are named by their steps
 
 Score of a system: the mean over its seeds and over the held-out clips, each clip counting alike. Intervals of 95 %:
 the percentile bootstrap, with clips (the same ones for all systems) and seeds (each system's own) drawn with
@@ -101,9 +101,6 @@ class Run:
     def folder(self, out: Path) -> Path:
         return out / "runs" / self.data / self.system / f"seed-{self.seed}"
 
-    def scored(self, out: Path, step: int) -> Path:
-        return self.folder(out) / f"at-{step}"
-
 
 def main() -> int:
     options = parse()
@@ -183,33 +180,25 @@ def call(words: Iterable[object], options: argparse.Namespace) -> None:
 def finish(run: Run, options: argparse.Namespace) -> None:
     """Do what is left of one training and its scores."""
     steps, folder, data = moments(options), run.folder(options.out), options.out / "data" / run.data
-    train = ["train", "--preset", run.system, "--data", data, "--seed", run.seed, "--device", options.device]
-    train += ["--precision", "fp32", "--pictures-every", 0, "--workers", 0]
-    train += [word for text in options.set for word in ("--set", text)]
     training = folder / "training.json"
     if not training.exists():
         begun = time.monotonic()
-        every = f"train_params.checkpoint_every_steps={steps[0]}"
-        words = ["--out", folder, "--resume", "auto", "--max-steps", options.steps, "--keep", 1000, "--set", every]
-        call([*train, *words], options)
+        words = ["train", "--preset", run.system, "--data", data, "--seed", run.seed, "--device", options.device]
+        words += ["--precision", "fp32", "--pictures-every", 0, "--workers", 0, "--out", folder, "--resume", "auto"]
+        words += ["--max-steps", options.steps, "--keep", 1000]
+        changed = [f"train_params.checkpoint_every_steps={steps[0]}", *options.set]
+        call([*words, *(word for text in changed for word in ("--set", text))], options)
         if not options.dry_run:
             # Of the last call only, where the training was interrupted.
             training.write_text(json.dumps({"steps": options.steps, "seconds": round(time.monotonic() - begun)}))
     elif (before := json.loads(training.read_text())["steps"]) != options.steps:
         raise RuntimeError(f"{folder} was trained for {before} steps: choose another OUT, or give --steps {before}")
-    for step in steps:
-        at = run.scored(options.out, step)
-        if (at / "scores/metrics.csv").exists():
-            continue
-        model = folder / "model.safetensors"
-        if step != options.steps:
-            # A training that resumes from a checkpoint and has nothing left to do writes the model of that checkpoint.
-            model = at / "model/model.safetensors"
-            checkpoint = folder / f"checkpoints/step-{step:08d}.pt"
-            if not model.exists():
-                call([*train, "--out", at / "model", "--resume", checkpoint, "--max-steps", step], options)
-        words = ["evaluate", "--model", model, "--data", data, "--split", "test", "--metrics", ",".join(METRICS)]
-        call([*words, "--no-videos", "--device", options.device, "-o", at / "scores"], options)
+    if not (folder / "scores/metrics.csv").exists():
+        # A checkpoint is scored with its averaged weights, as the finished model.
+        models = [folder / f"checkpoints/step-{step:08d}.pt" for step in steps[:-1]] + [folder / "model.safetensors"]
+        words = ["evaluate", "--models", ",".join(map(str, models)), "--names", ",".join(map(str, steps))]
+        words += ["--data", data, "--split", "test", "--metrics", ",".join(METRICS), "--no-videos"]
+        call([*words, "--device", options.device, "-o", folder / "scores"], options)
     maps = folder / "maps.json"
     if "fomm" in run.system and not maps.exists() and not options.dry_run:
         maps.write_text(json.dumps(local_maps(folder / "model.safetensors", run.data, options.device)))
@@ -272,15 +261,16 @@ def record(run: Run, options: argparse.Namespace) -> Record:
 
     import fommctl
 
-    at = {step: clip_scores(run.scored(options.out, step) / "scores/metrics.csv") for step in moments(options)}
-    maps = run.folder(options.out) / "maps.json"
+    folder = run.folder(options.out)
+    at = clip_scores(folder / "scores/metrics.csv")
+    maps = folder / "maps.json"
     return {
         "set": run.data,
         "system": run.system,
         "seed": run.seed,
         "steps": options.steps,
-        "seconds": json.loads((run.folder(options.out) / "training.json").read_text())["seconds"],
-        "curve": [[step, *rounded(np.nanmean(list(clips.values()), axis=0))] for step, clips in at.items()],
+        "seconds": json.loads((folder / "training.json").read_text())["seconds"],
+        "curve": [[step, *rounded(np.nanmean(list(at[step].values()), axis=0))] for step in moments(options)],
         "clips": {clip: rounded(values) for clip, values in at[options.steps].items()},
         "maps": json.loads(maps.read_text()) if maps.exists() else None,
         "made_with": {
@@ -291,11 +281,14 @@ def record(run: Run, options: argparse.Namespace) -> Record:
     }
 
 
-def clip_scores(path: Path) -> dict[str, list[float]]:
-    """Return the values of METRICS by clip."""
+def clip_scores(path: Path) -> dict[int, dict[str, list[float]]]:
+    """Return the values of METRICS by step and clip."""
+    found: dict[int, dict[str, list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if not row["frame"]]
-    return {row["clip"]: [float(row[name] or "nan") for name in METRICS] for row in rows}
+        for row in csv.DictReader(file):
+            if not row["frame"]:
+                found.setdefault(int(row["model"]), {})[row["clip"]] = [float(row[name] or "nan") for name in METRICS]
+    return found
 
 
 def rounded(values: Iterable[float]) -> list[float]:

@@ -5,8 +5,8 @@ import skimage.data
 
 from fommctl.api import testing
 from fommctl.api.specs import SPEC_TYPES
-from fommctl.cli.plugins import SUITES, check
 from fommctl.host import Host, load_host
+from fommctl.plugin_checks import SUITES, check
 from fommctl.presets.preset import preset_names
 
 

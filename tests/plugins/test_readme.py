@@ -18,8 +18,8 @@ from fommctl.api.metrics import FrameChunk, MetricClip
 from fommctl.api.specs import Hooks
 from fommctl.api.testing import check_metric
 from fommctl.api.testing_backend import check_backend, check_training
-from fommctl.cli.plugins import SUITES
 from fommctl.host import HOOKS, Host, PluginInfo, load_host
+from fommctl.plugin_checks import SUITES
 
 IMPORT = "from fommctl.api import hookimpl\n"
 README = (Path(__file__).parents[2] / "plugins/README.md").read_text(encoding="utf-8")
