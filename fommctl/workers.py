@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from fommctl import signals
 from fommctl.errors import (
@@ -365,7 +364,8 @@ def serve(
         try:
             pipe.send(("progress", done, total))
         except OSError:
-            raise Leave(1) from None
+            # SIGTERM follows: from the parent, or from `_leave_with_parent`.
+            _leave()
 
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -384,10 +384,10 @@ def serve(
                 pipe.send(("ended", WorkerCrashed(message=f"its result cannot be handed back: {error}")))
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM: leave through all `with` blocks, and ignore further signals meanwhile."""
+def _leave(*signal_and_frame: object) -> NoReturn:
+    """Leave through all `with` blocks, and ignore SIGTERM meanwhile; handles SIGTERM itself."""
     signals.ignore_sigterm()
-    raise Leave(1)
+    raise Leave(1) from None
 
 
 def _leave_with_parent() -> None:

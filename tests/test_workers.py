@@ -142,8 +142,35 @@ def slow(number: int) -> Callable[[object, Progress], object]:
             time.sleep(60 if job == "long" else 0)
         finally:
             if isinstance(job, str):
-                Path(os.environ["CLEANED"]).write_text(job)
+                cleaned(job)
         return number, job
+
+    return work
+
+
+def cleaned(job: str) -> None:
+    """Write the file that shows that a job cleaned up, whole or not at all."""
+    path = Path(os.environ["CLEANED"])
+    path.with_suffix(".part").write_text(job)
+    path.with_suffix(".part").replace(path)
+
+
+def told_late() -> Callable[[str, Progress], object]:
+    """Return work that notices by its report that the parent has ended, and gets SIGTERM while it cleans up."""
+
+    def work(job: str, report: Progress) -> object:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            while True:
+                report(0, None)
+                time.sleep(0.01)
+        finally:
+            end = time.monotonic() + 2
+            while signal.SIGTERM not in signal.sigpending() and time.monotonic() < end:
+                time.sleep(0.01)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            time.sleep(0.01)
+            cleaned(job)
 
     return work
 
@@ -173,20 +200,21 @@ def test_jobs_are_taken_when_a_worker_is_free_and_may_be_waited_for(workers: int
     assert ended == [7, 19]
 
 
-def test_a_job_ends_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["slow", "told_late"])
+def test_a_job_ends_with_its_parent(tmp_path: Path, work: str) -> None:
     """After SIGKILL, the parent has no time to end its jobs."""
     code = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
 os.environ["CLEANED"] = {str(tmp_path / "cleaned")!r}
-from test_workers import slow
+from test_workers import {work}
 from fommctl.workers import run_jobs
 
 def report(job, done, total):
     os.kill(os.getpid(), 9)
 
 if __name__ == "__main__":
-    list(run_jobs(["long"], slow, (0,), workers=1, report=report))
+    list(run_jobs(["long"], {work}, {(0,) if work == "slow" else ()}, workers=1, report=report))
 """
     script = tmp_path / "parent.py"
     script.write_text(code)
