@@ -128,7 +128,7 @@ def test_a_range_whose_worker_is_killed_is_rendered_again(cluster, folder, run_c
     """The job does not notice: sound, times and frames are those of a single run."""
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": "d1.mkv", "smooth": True}])
     (folder / "d1.mkv.gate").touch()
-    process = begin(cluster, jobs, "--split", "4")
+    process = begin(cluster, jobs, "--split", "4", "--workers", "1")
     os.kill(at_the_gate(folder / "d1.mkv"), signal.SIGKILL)
     (folder / "d1.mkv.gate").unlink()
     result = ended(process)
@@ -141,7 +141,7 @@ def test_a_range_whose_worker_is_killed_is_rendered_again(cluster, folder, run_c
 def test_a_batch_that_is_stopped_leaves_nothing_and_ray_alone(cluster, folder):
     jobs = write_jobs(folder, [{"source": "a.png", "driving": "d1.mp4", "output": "d1.mkv"}])
     (folder / "d1.mkv.gate").touch()
-    process = begin(cluster, jobs, "--split", "3")
+    process = begin(cluster, jobs, "--split", "3", "--workers", "1")
     worker = at_the_gate(folder / "d1.mkv")
     process.send_signal(signal.SIGTERM)
     error = ended(process, 130)
