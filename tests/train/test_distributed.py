@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 import torch
+from batches import until
 from file_server import answering
 from process_groups import free_port, run_together
 
@@ -76,15 +76,20 @@ def test_an_error_before_the_group_is_up() -> None:
     assert "UsageError: 2 processes cannot all use 'mps'" in second
 
 
-def test_a_process_that_vanishes() -> None:
+def test_a_process_that_vanishes(tmp_path: Path) -> None:
+    noticed = tmp_path / "noticed"
+
     def work(rank: int) -> Any:
         with join("cpu") as processes:
             processes.any(False)
             if rank == 1:
                 torch.distributed.destroy_process_group()
-                time.sleep(5)  # the other one notices meanwhile
+                until(noticed.exists, 20)
                 return None
-            processes.any(False)
+            try:
+                processes.any(False)
+            finally:
+                noticed.touch()
 
     assert "JobsFailedError: the connection to the other processes was lost" in run_together(work)[0]
 
