@@ -179,7 +179,9 @@ def read_weights(path: Path) -> dict[str, dict[str, Tensor]]:
     return weights
 
 
-def detectors(params: Any, weights: Mapping[str, Tensor]) -> tuple[KeypointDetector, KeypointDetector, KeypointDetector]:
+def detectors(
+    params: Any, weights: Mapping[str, Tensor]
+) -> tuple[KeypointDetector, KeypointDetector, KeypointDetector]:
     """Build the detector of these weights, to be held, and two that learn and average, as `params` of a model say.
 
     If they see squares of pixels as channels and the weights do not, they begin as means over these squares.

@@ -239,8 +239,18 @@ def test_a_model_is_read_from_its_file_or_from_a_checkpoint(tmp_path: Path) -> N
 
 def test_a_detector_of_single_pixels_begins_with_the_means_of_squares() -> None:
     detector = script("detector")
-    sets = ["model_params.kp_detector_params.pixel_unshuffle=null", "model_params.kp_detector_params.scale_factor=0.25"]
-    params = [load_preset("faces-mini", load_host(), sets=given).model_params for given in (sets, [])]
+    old, new = (("null", "0.25"), ("2", "0.5"))
+    params = [
+        load_preset(
+            "faces-mini",
+            load_host(),
+            sets=[
+                f"model_params.kp_detector_params.pixel_unshuffle={squares}",
+                f"model_params.kp_detector_params.scale_factor={scale}",
+            ],
+        ).model_params
+        for squares, scale in (old, new)
+    ]
     torch.manual_seed(0)
     old = load_host().find("backend", "fomm").build(params[0]).keypoint_detector
     held, network, average = detector.detectors(params[1], old.state_dict())
