@@ -9,7 +9,8 @@ their changes between frames of a clip. Jacobians, and keypoints without landmar
 same pictures, in one step of six: their heads, and those of INIT, take more than half of a step's time. The result is
 an exponential moving average of the weights; the learning rate follows a cosine.
 
-A detector that sees single pixels begins as one that sees the means of their squares (`pixel_unshuffle`), if INIT is so.
+A detector that sees squares of pixels (`pixel_unshuffle`) begins as one that sees the means of these squares, if
+INIT's detector is of that kind.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class KeypointDetectorParams(Params):
     """Padding of the 7x7 heads: 0 in the published weights; 3 keeps the size of the map."""
     # None if not given, so that older models keep their identity, and batches their finished results.
     pixel_unshuffle: Annotated[int, Field(ge=2, le=4)] | None = None
-    """Ours: side of the squares of pixels that become channels of the network's input: with 2 and a scale of 0.5, frames of
-    256 are seen at 128x128, on maps of 64x64 and at about their cost."""
+    """Ours: side of the squares of pixels that become channels of the network's input. With 2 and a scale of 0.5, it
+    sees frames of 256 at 128x128, on maps of 64x64 and at about their cost."""
 
 
 class DenseMotionParams(Params):
