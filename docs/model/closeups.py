@@ -43,9 +43,9 @@ decoder's convolutions see zeros where the frame goes on; where the window ends 
 frame, too, and the square reaches to that border."""
 MOUTH, EYES = (0, 1, 2, 3), ((5, 6), (7, 8))
 """Numbers of the preset's guided points around which windows lie."""
-LIPS = 2
+LIPS = 3
 """Entries of the distance of the lips that are added to the detector's: closed and open lips make four pairs of nine
-instead of two of seven."""
+instead of one of six."""
 SHAKEN, CLOSING = 0.15, 0.3
 """Shares of the pairs in which the second frame is shaken, and in which the mouth closes instead of opening."""
 WEIGHTS = {"pixel": 60.0, "perceptual": 1.0, "adversarial": 0.25}
@@ -177,6 +177,25 @@ def decoded(generator: Generator, features: Tensor, heatmaps: Tensor, kept: Tens
     return torch.lerp(frames, kept, blend)
 
 
+def load(backend: Any, path: Path) -> None:
+    """Load the weights of a model or checkpoint into a backend of FOMM."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+        weights = {
+            group: {
+                name.removeprefix(f"{group}/"): values for name, values in tensors.items() if name.startswith(group)
+            }
+            for group in backend.modules()
+        }
+    else:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        weights = checkpoint.get("average", checkpoint)
+    for group, module in backend.modules().items():
+        module.load_state_dict(weights[group])
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train and write the checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,9 +212,8 @@ def main(arguments: Sequence[str]) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     preset = load_preset("faces-mini", host := load_host())
     backend = host.find("backend", "fomm").build(preset.model_params)
-    weights = detector.read_weights(options.init)
-    for group, module in backend.modules().items():
-        module.load_state_dict(weights[group])
+    load(backend, options.init)
+    for module in backend.modules().values():
         module.requires_grad_(False)
     generator, average = backend.generator, WeightAverage(backend.modules(), 0.998)
     decoder = (generator.embedding, generator.bottleneck, generator.up_blocks, generator.final, generator.blend)

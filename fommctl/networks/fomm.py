@@ -43,8 +43,7 @@ class KeypointDetector(nn.Module):
 
     pad: padding of the 7x7 heads; 0 in the published weights, whose maps are 6 pixels smaller than the features
     but still span [-1, 1].  single_jacobian_map: one Jacobian map for all keypoints instead of one each.
-    estimate_jacobian: False leaves a zeroth-order model.  pixel_unshuffle: side of the squares of pixels, after
-    downsampling, that the network sees as channels (space to depth); None: 1.
+    estimate_jacobian: False leaves a zeroth-order model.
     """
 
     down: AntiAliasDownsample | None
@@ -62,12 +61,10 @@ class KeypointDetector(nn.Module):
         single_jacobian_map: bool = False,
         scale_factor: float = 1.0,
         pad: int = 0,
-        pixel_unshuffle: int | None = None,
     ) -> None:
         super().__init__()
         self.temperature = temperature
-        self.unshuffle = pixel_unshuffle or 1
-        self.predictor = Hourglass(block_expansion, num_channels * self.unshuffle**2, num_blocks, max_features)
+        self.predictor = Hourglass(block_expansion, num_channels, num_blocks, max_features)
         self.kp = nn.Conv2d(self.predictor.out_filters, num_kp, 7, padding=pad)
         self.jacobian: nn.Conv2d | None = None
         if estimate_jacobian:
@@ -78,16 +75,8 @@ class KeypointDetector(nn.Module):
                 self.jacobian.bias.copy_(torch.eye(2).flatten().repeat(maps))  # type: ignore[union-attr]
         self.down = AntiAliasDownsample(num_channels, scale_factor) if scale_factor != 1 else None
 
-    def features(self, frames: Tensor) -> Tensor:
-        """Return what the heads of keypoints and Jacobians read."""
-        seen = frames if self.down is None else self.down(frames)
-        if self.unshuffle > 1:
-            seen = F.pixel_unshuffle(seen, self.unshuffle)
-        found: Tensor = self.predictor(seen)
-        return found
-
     def forward(self, frames: Tensor) -> Motion:
-        features = self.features(frames)
+        features = self.predictor(frames if self.down is None else self.down(frames))
         logits = self.kp(features)
         jacobian_maps = None if self.jacobian is None else single(self.jacobian(features))
         with full_precision(frames):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import isqrt
 from typing import Any
 
 from fommctl.api import Architecture, Groups, UsageError
@@ -55,8 +54,7 @@ def _frame_side(params: Mapping[str, Any]) -> int:
 
     It is 256 for all published weights (scale 1/4), and if the two networks differ in scale.
     """
-    detector = params["kp_detector_params"]
-    scale: float = detector["scale_factor"] / (detector["pixel_unshuffle"] or 1)
+    scale: float = params["kp_detector_params"]["scale_factor"]
     same = scale == params["generator_params"]["dense_motion_params"]["scale_factor"]
     return round(64 / scale) if same else 256
 
@@ -79,7 +77,9 @@ def _common(detector: Shapes, generator: Shapes) -> dict[str, Any]:
     )
     num_channels = agreed(
         "the number of colour channels",
-        sizes(generator, "final.weight", "final.bias") + sizes(generator, "first.conv.weight", axis=1),
+        sizes(generator, "final.weight", "final.bias")
+        + sizes(generator, "first.conv.weight", axis=1)
+        + sizes(detector, "predictor.encoder.down_blocks.0.conv.weight", axis=1),
     )
     return {
         "num_kp": num_kp,
@@ -92,20 +92,17 @@ def _common(detector: Shapes, generator: Shapes) -> dict[str, Any]:
 def _keypoint_detector(detector: Shapes, common: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     features = sizes(detector, "kp.weight", "jacobian.weight", axis=1)
     maps = sizes(detector, "jacobian.weight", "jacobian.bias")
-    (inputs,) = sizes(detector, "predictor.encoder.down_blocks.0.conv.weight", axis=1) or (common["num_channels"],)
-    unshuffle = max(1, isqrt(inputs // common["num_channels"]))
     return {
         "temperature": 0.1,
         **unet(
             below(detector, "predictor."),
             "keypoint detector",
             notes,
-            expansions=[size - common["num_channels"] * unshuffle**2 for size in features],
+            expansions=[size - common["num_channels"] for size in features],
         ),
         "scale_factor": _scale(detector, "down.weight", "keypoint detector", notes),
         "single_jacobian_map": common["num_kp"] > 1 and bool(maps) and most_common(maps) == 4,
         "pad": 0,
-        "pixel_unshuffle": unshuffle if unshuffle > 1 else None,
     }
 
 

@@ -34,10 +34,6 @@ class KeypointDetectorParams(Params):
     """One Jacobian map for all keypoints instead of one each."""
     pad: Annotated[int, Field(ge=0, le=3)] = 0
     """Padding of the 7x7 heads: 0 in the published weights; 3 keeps the size of the map."""
-    # None if not given, so that older models keep their identity, and batches their finished results.
-    pixel_unshuffle: Annotated[int, Field(ge=2, le=4)] | None = None
-    """Ours: side of the squares of pixels that become channels of the network's input. With 2 and a scale of 0.5, it
-    sees frames of 256 at 128x128, on maps of 64x64 and at about their cost."""
 
 
 class DenseMotionParams(Params):

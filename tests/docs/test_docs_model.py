@@ -226,37 +226,15 @@ def test_the_middle_of_a_window_is_decoded_as_in_the_frame(monkeypatch: pytest.M
     assert difference[:, :, 8:-8, 8:-8].max() < 0.01
 
 
-def test_a_model_is_read_from_its_file_or_from_a_checkpoint(tmp_path: Path) -> None:
-    detector, backend = script("detector"), load_model("faces-mini", load_host()).backend
+def test_a_model_is_loaded_for_close_ups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    closeups, backend = script("closeups"), load_model("faces-mini", load_host()).backend
     weights = {name: module.state_dict() for name, module in backend.modules().items()}
     torch.save({"average": weights}, tmp_path / "model.pt")
+    fresh = load_host().find("backend", "fomm").build(load_preset("faces-mini", load_host()).model_params)
     for path in (tmp_path / "model.pt", BUILTIN):
-        found = detector.read_weights(path)
-        assert found.keys() == {"generator", "kp_detector"}
-        for name, values in weights["generator"].items():
-            assert torch.allclose(found["generator"][name].float(), values.float()), name
-
-
-def test_a_detector_of_single_pixels_begins_with_the_means_of_squares() -> None:
-    detector = script("detector")
-    old, new = (("null", "0.25"), ("2", "0.5"))
-    params = [
-        load_preset(
-            "faces-mini",
-            load_host(),
-            sets=[
-                f"model_params.kp_detector_params.pixel_unshuffle={squares}",
-                f"model_params.kp_detector_params.scale_factor={scale}",
-            ],
-        ).model_params
-        for squares, scale in (old, new)
-    ]
-    torch.manual_seed(0)
-    old = load_host().find("backend", "fomm").build(params[0]).keypoint_detector
-    held, network, average = detector.detectors(params[1], old.state_dict())
-    frames = torch.rand(2, 3, 256, 256)
-    with torch.inference_mode():
-        assert torch.equal(held(frames).keypoints, old.eval()(frames).keypoints)
-        features = old.predictor(torch.nn.functional.avg_pool2d(average.down(frames), 2))
-        torch.testing.assert_close(old.kp(features), average.eval().kp(average.features(frames)), atol=1e-4, rtol=0)
-        assert torch.equal(network.eval()(frames).keypoints, average(frames).keypoints)
+        for values in fresh.generator.parameters():
+            values.data.zero_()
+        closeups.load(fresh, path)
+        for name, values in fresh.generator.state_dict().items():
+            assert torch.allclose(values.float(), weights["generator"][name].float()), name

@@ -61,13 +61,7 @@ configurations = st.fixed_dictionaries(
             {"num_kp": st.integers(1, 12), "num_channels": st.sampled_from([1, 3]), "estimate_jacobian": st.booleans()}
         ),
         "kp_detector_params": st.fixed_dictionaries(
-            {
-                **widths,
-                "temperature": st.just(0.1),
-                "scale_factor": scale_factors,
-                "single_jacobian_map": st.booleans(),
-                "pixel_unshuffle": st.sampled_from([2, None]),
-            }
+            {**widths, "temperature": st.just(0.1), "scale_factor": scale_factors, "single_jacobian_map": st.booleans()}
         ),
         "generator_params": st.fixed_dictionaries(
             {

@@ -131,10 +131,6 @@ VARIANTS = {
     "align_corners false": {"common_params__align_corners": False},
     "one Jacobian map": {"kp_detector_params__single_jacobian_map": True},
     "padded heads": {"kp_detector_params__pad": 3},
-    "squares of pixels as channels": {
-        "kp_detector_params__pixel_unshuffle": 2,
-        "kp_detector_params__scale_factor": 0.5,
-    },
     "one channel": {"common_params__num_channels": 1},
     "one keypoint": {"common_params__num_kp": 1},
     "full resolution": {

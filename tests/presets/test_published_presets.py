@@ -58,7 +58,7 @@ UNSAID = {
     },
     "model_params": {
         "common_params": {"align_corners": True},
-        "kp_detector_params": {"single_jacobian_map": False, "pad": 0, "pixel_unshuffle": None},
+        "kp_detector_params": {"single_jacobian_map": False, "pad": 0},
         "generator_params": {"blend_source": False, "embed_keypoints": None},
         "discriminator_params": {"sn": False},
     },

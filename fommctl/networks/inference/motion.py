@@ -202,7 +202,6 @@ class FastKeypointDetector:
 
     def __init__(self, detector: KeypointDetector, numerics: Numerics, channels: int, scale: float) -> None:
         self._down = SeparableDownsample(downsample_at(detector.down, channels, scale), numerics.device)
-        self._unshuffle = detector.unshuffle
         padding = int(detector.kp.padding[0])
         self._network = FastHourglass(detector.predictor, joined(detector.kp, detector.jacobian), padding, numerics)
         self._dtype = numerics.dtype
@@ -212,9 +211,6 @@ class FastKeypointDetector:
 
     def __call__(self, frames: Tensor) -> Motion:
         """Detect the motion of frames (B, C, H, W), float32 in [0, 1]."""
-        seen = self._down(frames)
-        if self._unshuffle > 1:
-            seen = F.pixel_unshuffle(seen, self._unshuffle).contiguous(memory_format=torch.channels_last)
-        maps = self._network(seen.to(self._dtype)).float().contiguous()
+        maps = self._network(self._down(frames).to(self._dtype)).float().contiguous()
         jacobian_maps = maps[:, self._count :] if self._first_order else None
         return motion_from_maps(maps[:, : self._count], jacobian_maps, self._temperature)
